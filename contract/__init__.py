@@ -1,0 +1,1 @@
+"""What an event is, for every language and every part."""

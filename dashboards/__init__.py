@@ -1,0 +1,1 @@
+"""Superset assets and the operator's console."""

@@ -1,0 +1,1 @@
+"""Reading and merging every source behind one API."""

@@ -1,0 +1,1 @@
+"""Reading other systems as Arrow batches of events."""

@@ -1,0 +1,1 @@
+"""The time-series database: TimescaleDB or plain PostgreSQL behind one face."""

@@ -1,0 +1,1 @@
+"""Dagster: assets, sensors, schedules and checks."""

@@ -1,0 +1,1 @@
+"""Report what a program does, without ever feeling it."""

@@ -1,0 +1,1 @@
+"""The append-only log on disk that every acknowledged event is in."""

@@ -1,0 +1,1 @@
+"""Writing to other systems: one module a destination, one registry."""
