@@ -104,7 +104,9 @@ def decompress(body: bytes, encoding: str | None) -> bytes:
         case "zstd":
             plain = _unzstd(body)
         case other:
-            raise InvalidBody(415, "unsupported_encoding", f"Content-Encoding '{other}' is not supported: use {', '.join(ENCODINGS)}")
+            raise InvalidBody(
+                415, "unsupported_encoding", f"Content-Encoding '{other}' is not supported: use {', '.join(ENCODINGS)}"
+            )
     if len(plain) > MAX_BODY_BYTES:
         raise too_large()
     return plain
@@ -112,7 +114,11 @@ def decompress(body: bytes, encoding: str | None) -> bytes:
 
 def too_large() -> InvalidBody:
     """The answer to a body over the limit."""
-    return InvalidBody(413, "body_too_large", f"the body is larger than {MAX_BODY_BYTES} bytes after decompression: send smaller batches")
+    return InvalidBody(
+        413,
+        "body_too_large",
+        f"the body is larger than {MAX_BODY_BYTES} bytes after decompression: send smaller batches",
+    )
 
 
 def _gunzip(body: bytes) -> bytes:
@@ -187,7 +193,9 @@ def body_format(body: bytes, content_type: str | None) -> BodyFormat:
         return BodyFormat.NDJSON
     if media_type not in JSON_TYPES:
         raise InvalidBody(
-            415, "unsupported_media_type", f"Content-Type '{media_type}' is not supported: use application/json or application/x-ndjson"
+            415,
+            "unsupported_media_type",
+            f"Content-Type '{media_type}' is not supported: use application/json or application/x-ndjson",
         )
     match body.lstrip(b" \t\r\n")[:1]:
         case b"[":
@@ -198,7 +206,7 @@ def body_format(body: bytes, content_type: str | None) -> BodyFormat:
         case b"":
             raise InvalidBody(400, "not_json", "the body is empty: send a JSON array of events, an object, or NDJSON")
         case _:
-            raise InvalidBody(400, "not_json", "the body must be a JSON array of events, {\"events\": [...]}, or one event")
+            raise InvalidBody(400, "not_json", 'the body must be a JSON array of events, {"events": [...]}, or one event')
 
 
 def decode_batch(body: bytes, content_type: str | None) -> Batch:
@@ -229,7 +237,7 @@ def decode_event(raw: bytes) -> Event:
     if len(raw) > MAX_EVENT_BYTES:
         raise InvalidEvent("", f"the event has {len(raw)} bytes; at most {MAX_EVENT_BYTES} are allowed")
     try:
-        event = _EVENT_DECODER.decode(raw)
+        event: Event = _EVENT_DECODER.decode(raw)
     except msgspec.ValidationError as error:
         raise explain.from_validation(error, raw) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -268,7 +276,9 @@ def _guard(decode: Any, body: bytes) -> Any:
     try:
         return decode(body)
     except msgspec.ValidationError as error:
-        raise InvalidBody(400, "bad_envelope", f"beside 'events' nothing else is allowed, and it must be an array: {error}") from error
+        raise InvalidBody(
+            400, "bad_envelope", f"beside 'events' nothing else is allowed, and it must be an array: {error}"
+        ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidBody(400, "not_json", f"the body is not JSON: {error}") from error
     except RecursionError as error:
@@ -464,7 +474,10 @@ def _check_rest(event: Event, raw: bytes) -> None:
         if value is not UNSET and not is_uuid(value):
             raise InvalidEvent(path, explain.UUID_EXPECTED)
     if not MIN_TIMESTAMP <= event.timestamp < MAX_TIMESTAMP:
-        raise InvalidEvent("timestamp", f"expected a moment from {MIN_TIMESTAMP:%Y} to {MAX_TIMESTAMP.year - 1}, got year {event.timestamp.year}")
+        raise InvalidEvent(
+            "timestamp",
+            f"expected a moment from {MIN_TIMESTAMP:%Y} to {MAX_TIMESTAMP.year - 1}, got year {event.timestamp.year}",
+        )
     if event.message and len(event.message.encode()) > MAX_MESSAGE_BYTES:
         raise InvalidEvent("message", f"expected at most {MAX_MESSAGE_BYTES} bytes of UTF-8, got {len(event.message.encode())}")
     whole = _parse_strictly(raw)

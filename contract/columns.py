@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from contract.event import Event, kind_of, severity_of
+from contract.event import ErrorDetail, Event, StateChange, kind_of, severity_of
 
 LogicalType = Literal["string", "int64", "float64", "timestamp", "json"]
 
@@ -79,9 +79,8 @@ def flatten(event: Event) -> tuple[Any, ...]:
     """One row in the order of `COLUMNS`: str, int, float, naive UTC datetime, JSON text as str, or None."""
     app, emitter, entities = event.app, event.emitter, event.entities
     named = _NO_ENTITIES if entities is UNSET else entities
-    state = getattr(event, "state", UNSET)
-    error = getattr(event, "error", UNSET)
-    no_state, no_error = state is UNSET, error is UNSET
+    state: StateChange | None = getattr(event, "state", None)
+    error: ErrorDetail | None = getattr(event, "error", None) or None
     return (
         event.event_id,
         event.timestamp.astimezone(UTC).replace(tzinfo=None),
@@ -102,12 +101,12 @@ def flatten(event: Event) -> tuple[Any, ...]:
         _text(event.message),
         _text(getattr(event, "progress", UNSET)),
         _text(getattr(event, "duration_ms", UNSET)),
-        None if no_state else _text(state.from_),
-        None if no_state else state.to,
+        None if state is None else _text(state.from_),
+        None if state is None else state.to,
         None if event.metrics is UNSET else _encode(event.metrics).decode(),
-        None if no_error else error.type,
-        None if no_error else error.message,
-        None if no_error else _text(error.stack),
+        None if error is None else error.type,
+        None if error is None else error.message,
+        None if error is None else _text(error.stack),
         _text(event.trace_id),
         _text(event.span_id),
         None if event.attributes is UNSET else bytes(event.attributes).decode(),

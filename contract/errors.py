@@ -1,9 +1,9 @@
 """The errors of the contract, in one tree.
 
-    TrackMateError            what happened, where, what to do next
-    ├── InvalidEvent          one event breaks the contract: path and reason
-    ├── InvalidBody           a whole request body does: HTTP status, code and reason
-    └── ConfigError           a configuration does: every problem, each with its path
+TrackMateError            what happened, where, what to do next
+├── InvalidEvent          one event breaks the contract: path and reason
+├── InvalidBody           a whole request body does: HTTP status, code and reason
+└── ConfigError           a configuration does: every problem, each with its path
 """
 
 from collections.abc import Sequence

@@ -22,10 +22,17 @@ _ENUMS: Final = {
     "severity": ("debug", "info", "warning", "error", "critical"),
 }
 _FIELDS: Final = (
-    "event_id", "timestamp", "kind", "name", "site_id", "app", "run_id", "parent_run_id", "emitter", "entities", "status", "severity",
-    "message", "progress", "duration_ms", "state", "metrics", "error", "trace_id", "span_id", "attributes",
+    "event_id", "timestamp", "kind", "name", "site_id", "app", "run_id", "parent_run_id", "emitter", "entities", "status",
+    "severity", "message", "progress", "duration_ms", "state", "metrics", "error", "trace_id", "span_id", "attributes",
 )  # fmt: skip
-_TYPE_NAMES: Final = {"str": "string", "float": "number", "int": "integer", "bool": "boolean", "null": "null", "datetime": "string"}
+_TYPE_NAMES: Final = {
+    "str": "string",
+    "float": "number",
+    "int": "integer",
+    "bool": "boolean",
+    "null": "null",
+    "datetime": "string",
+}
 _UUID_FIELDS: Final = ("event_id", "run_id", "parent_run_id", "emitter.id")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`$", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`$")

@@ -13,13 +13,16 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+import msgspec
 import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from contract.errors import ConfigError, Problem
+
+T = TypeVar("T")
 
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB|kB|KB|MB|GB|TB)?")
@@ -31,23 +34,47 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-class Secret(str):
-    """Text that is shown nowhere: `repr` and `str.format` give ***; `reveal()` gives the text to whoever needs it."""
+class Secret:
+    """Text that is shown nowhere: `str`, `repr` and formatting give ***; only `reveal()` gives the text."""
 
-    __slots__ = ()
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
 
     def __repr__(self) -> str:
-        return "'***'"
-
-    def __str__(self) -> str:
         return "***"
 
-    def __format__(self, format_spec: str) -> str:
-        return format("***", format_spec)
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
 
     def reveal(self) -> str:
         """The text itself."""
-        return str.__str__(self)
+        return self._text
+
+
+def convert(value: Any, to: type[T]) -> T:
+    """A checked part of a configuration as the struct that a part of TrackMate works with; text becomes Secret where asked for.
+
+    Raises ConfigError when struct and schema disagree.
+    """
+    try:
+        return msgspec.convert(value, to, dec_hook=_decode_secret)
+    except msgspec.ValidationError as error:
+        raise ConfigError(to.__name__, [Problem("", str(error))]) from error
+
+
+def _decode_secret(wanted: type, value: Any) -> Any:
+    if wanted is Secret and isinstance(value, str):
+        return Secret(value)
+    message = f"expected {wanted.__name__}, got {type(value).__name__}"
+    raise TypeError(message)
 
 
 def parse_size(value: str | float) -> int:
@@ -125,7 +152,9 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _interpolate(value: Any, environ: Mapping[str, str], path: str, problems: list[Problem]) -> Any:
     if isinstance(value, dict):
-        return {key: _interpolate(entry, environ, f"{path}.{key}" if path else str(key), problems) for key, entry in value.items()}
+        return {
+            key: _interpolate(entry, environ, f"{path}.{key}" if path else str(key), problems) for key, entry in value.items()
+        }
     if isinstance(value, list):
         return [_interpolate(entry, environ, f"{path}[{index}]", problems) for index, entry in enumerate(value)]
     if not isinstance(value, str):
@@ -136,7 +165,9 @@ def _interpolate(value: Any, environ: Mapping[str, str], path: str, problems: li
         if name in environ:
             return environ[name]
         if default is None:
-            problems.append(Problem(path, f"environment variable {name} is not set and has no default (write ${{{name}:-default}})"))
+            problems.append(
+                Problem(path, f"environment variable {name} is not set and has no default (write ${{{name}:-default}})")
+            )
             return ""
         return str(default)
 
@@ -200,7 +231,12 @@ def _problems(error: ValidationError) -> Iterator[Problem]:
         case "const":
             yield Problem(path, f"expected {wanted}, got {_shown(error.instance)}")
         case "minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum":
-            words = {"minimum": "at least", "exclusiveMinimum": "more than", "maximum": "at most", "exclusiveMaximum": "less than"}
+            words = {
+                "minimum": "at least",
+                "exclusiveMinimum": "more than",
+                "maximum": "at most",
+                "exclusiveMaximum": "less than",
+            }
             yield Problem(path, f"expected {words[error.validator]} {wanted}, got {_shown(error.instance)}")
         case "pattern":
             hint = error.schema.get("description", f"text like {wanted}")  # type: ignore[union-attr]
