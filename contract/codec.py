@@ -169,6 +169,7 @@ def _zstd_complete(body: bytes) -> bool:
 
 _EVENT_DECODER = msgspec.json.Decoder(Event)
 _EVENTS_DECODER = msgspec.json.Decoder(list[Event])
+_RAWS_DECODER = msgspec.json.Decoder(list[Raw])
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
@@ -311,20 +312,32 @@ def _decode_fast(text: bytes, layout: BodyFormat) -> list[Event] | None:
                 events = _EVENTS_DECODER.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if len(events) > MAX_BATCH_EVENTS or (events and not _beyond_doubt(events, len(text))):
+    if len(events) > MAX_BATCH_EVENTS or (events and not _beyond_doubt(events, text, layout)):
         return None
     return events
 
 
-def _beyond_doubt(events: list[Event], size: int) -> bool:
+def _beyond_doubt(events: list[Event], text: bytes, layout: BodyFormat) -> bool:
+    size = len(text)
     return (
         _ids_well_spelled(events)
         and min(map(_timestamp, events)) >= MIN_TIMESTAMP
         and max(map(_timestamp, events)) < MAX_TIMESTAMP
         and (size <= MAX_MESSAGE_BYTES or not any(e.message and len(e.message) * 4 > MAX_MESSAGE_BYTES for e in events))
         and _attributes_plain([bytes(e.attributes) for e in events if e.attributes is not UNSET])
-        and size <= MAX_EVENT_BYTES
+        and (size <= MAX_EVENT_BYTES or _longest(text, layout) <= MAX_EVENT_BYTES)
     )
+
+
+def _longest(text: bytes, layout: BodyFormat) -> int:
+    """Bytes of the longest event's own text."""
+    match layout:
+        case BodyFormat.NDJSON:
+            return max(map(len, text.split(b"\n")))
+        case BodyFormat.SINGLE:
+            return len(text)
+        case _:
+            return max(map(len, _RAWS_DECODER.decode(text)))
 
 
 def _ids_well_spelled(events: list[Event]) -> bool:
