@@ -12,6 +12,7 @@ import msgspec
 
 from contract.errors import ConfigError, Problem
 from contract.settings import convert, load, parse_duration, parse_size
+from federation.gateway.settings import GatewaySettings, configured_tokens
 from federation.token_file import TokenRecord
 from lakehouse.config import HotConfig, LakeConfig
 
@@ -28,26 +29,6 @@ FILE_NAME: Final = "trackmate.yaml"
 DEFAULT_DATA: Final = Path("trackmate-data")
 
 
-class TlsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Certificate chain and key, both PEM files."""
-
-    certificate: Path
-    key: Path
-
-
-class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the gateway listens (`host:port`) and how."""
-
-    listen: str = "127.0.0.1:17080"
-    tls: TlsConfig | None = None
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port of `listen`, an IPv6 host without its brackets."""
-        host, _, port = self.listen.rpartition(":")
-        return host.strip("[]"), int(port)
-
-
 class StackConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `trackmate up` starts on this machine."""
 
@@ -61,12 +42,6 @@ class SourceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     type: str
     enabled: bool = True
     config: dict[str, Any] = {}
-
-
-class AuthConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Tokens that the file names itself; those of `trackmate token` are in the tokens file beside it."""
-
-    tokens: tuple[TokenRecord, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,15 +73,18 @@ class EnginesConfig:
 
 @dataclass(frozen=True)
 class TrackMateConfig:
-    """The whole of trackmate.yaml, relative paths resolved against its folder; `file` is None when it came from a mapping."""
+    """The whole of trackmate.yaml, relative paths resolved against its folder.
+
+    `tokens` are those that the file names itself; `file` is None when the configuration came from a mapping.
+    """
 
     hot: HotConfig
     lake: LakeConfig
-    gateway: GatewayConfig = field(default_factory=GatewayConfig)
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
     stack: StackConfig = field(default_factory=StackConfig)
     sources: Mapping[str, SourceConfig] = field(default_factory=dict)
     engines: EnginesConfig = field(default_factory=EnginesConfig)
-    auth: AuthConfig = field(default_factory=AuthConfig)
+    tokens: tuple[TokenRecord, ...] = ()
     alerts: Mapping[str, Any] = field(default_factory=dict)
     file: Path | None = None
 
@@ -124,18 +102,14 @@ def load_config(
 
 def from_mapping(tree: Mapping[str, Any], *, base: Path, file: Path | None = None) -> TrackMateConfig:
     """A checked tree as structs; relative paths are taken from `base`. Raises ConfigError."""
-    gateway = convert(tree.get("gateway") or {}, GatewayConfig)
-    if gateway.tls is not None:
-        tls = TlsConfig(certificate=base / gateway.tls.certificate, key=base / gateway.tls.key)
-        gateway = msgspec.structs.replace(gateway, tls=tls)
     return TrackMateConfig(
         hot=HotConfig.from_mapping(tree["hot"]),
         lake=LakeConfig.from_mapping(tree["lake"], base),
-        gateway=gateway,
+        gateway=GatewaySettings.from_mapping(tree, base),
         stack=convert(tree.get("stack") or {}, StackConfig),
         sources=convert(tree.get("sources") or {}, dict[str, SourceConfig]),
         engines=EnginesConfig(duckdb=_duckdb((tree.get("engines") or {}).get("duckdb") or {}, base)),
-        auth=convert(tree.get("auth") or {}, AuthConfig),
+        tokens=tuple(configured_tokens(tree, FILE_NAME if file is None else str(file))),
         alerts=tree.get("alerts") or {},
         file=file,
     )
