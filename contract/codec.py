@@ -495,7 +495,7 @@ def _check_rest(event: Event, raw: bytes) -> None:
         raise InvalidEvent("message", f"expected at most {MAX_MESSAGE_BYTES} bytes of UTF-8, got {len(event.message.encode())}")
     whole = _parse_strictly(raw)
     if not isinstance(whole.get("attributes", {}), dict):
-        raise InvalidEvent("attributes", f"expected an object, got {explain.json_type(whole['attributes'])}")
+        raise InvalidEvent("attributes", f"expected object, got {explain.json_type(whole['attributes'])}")
 
 
 def _parse_strictly(raw: bytes) -> dict[str, Any]:

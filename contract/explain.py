@@ -55,10 +55,12 @@ def from_validation(error: msgspec.ValidationError, raw: bytes) -> InvalidEvent:
         return _unknown_field(path, found.group(1), raw)
     if found := _MISSING.match(text):
         return InvalidEvent(_join(path, found.group(1)), "required field is missing")
-    return InvalidEvent(path, _reason(path, text))
+    return InvalidEvent(path, _reason(path, text, raw))
 
 
-def _reason(path: str, text: str) -> str:
+def _reason(path: str, text: str, raw: bytes) -> str:
+    if text == "Expected `str`":
+        return f"expected string, got {json_type(_at(path, raw))}"
     if path in _UUID_FIELDS and not _EXPECTED_GOT.match(text):
         return UUID_EXPECTED
     if path == "timestamp" and not text.endswith("`"):
@@ -130,13 +132,15 @@ def _check_text(path: str, text: str) -> None:
 
 
 def json_type(value: Any) -> str:
-    """The name JSON has for the type of a decoded value."""
+    """The name that JSON Schema has for the type of a decoded value."""
     match value:
         case None:
             return "null"
         case bool():
             return "boolean"
-        case int() | float():
+        case int():
+            return "integer"
+        case float():
             return "number"
         case str():
             return "string"
@@ -160,6 +164,13 @@ def event_id(raw: bytes) -> str | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         found = _EVENT_ID.search(raw)
         return found.group(1).decode(errors="replace") if found else None
+
+
+def _at(path: str, raw: bytes) -> Any:
+    value: Any = _loads(raw)
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
 
 
 def _loads(raw: bytes) -> dict[str, Any]:
