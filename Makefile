@@ -1,0 +1,44 @@
+# One verb for each job. `make demo` and `make test` set everything up by themselves.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+RUN := .venv/bin
+
+.PHONY: help setup demo test test-full lint format bench docs lock clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Make .venv with .venv/bin/trackmate in it, from the lock file
+	@PYTHON=$(PYTHON) scripts/setup.sh
+
+demo: setup ## Start everything on this machine with a simulated fab; Ctrl-C stops it (ONCE=1: print and stop)
+	@$(RUN)/trackmate demo $(if $(ONCE),--once)
+
+test: setup lint ## Run all checks and the tests, with coverage
+	@scripts/test.sh
+
+test-full: setup lint ## The same with the long campaigns: a million events under kills, corruption, races
+	@scripts/test.sh --full
+
+lint: setup ## Check style, types and the direction of imports
+	@$(RUN)/ruff check .
+	@$(RUN)/ruff format --check .
+	@$(RUN)/lint-imports
+	@$(RUN)/mypy
+
+format: setup ## Format the code
+	@$(RUN)/ruff check --fix-only .
+	@$(RUN)/ruff format .
+
+bench: setup ## Run the benchmarks against their peers; prints JSON
+	@scripts/bench.sh
+
+docs: setup ## Write the generated reference pages anew
+	@$(RUN)/python scripts/reference.py
+
+lock: setup ## Resolve the dependencies anew into requirements.lock
+	@scripts/lock.sh
+
+clean: ## Remove what was built and the demo's data
+	@rm -rf .venv .tools build dist trackmate-data .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* htmlcov
