@@ -1,0 +1,1 @@
+"""The versions of the hot store's schema, oldest first."""

