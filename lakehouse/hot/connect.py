@@ -102,6 +102,11 @@ def translate(error: psycopg.Error, dsn: str | Secret) -> HotStoreError:
         return NotMigrated(f"the hot store ({where}) lacks what this version needs: {reason}. Run: trackmate migrate")
     if state in {"28000", "28P01", "3D000", "42501"}:
         return HotStoreError(f"the hot store ({where}) refuses us: {reason}. Check hot.dsn and the role's rights")
-    if state.startswith(_LATER) or (not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)):
+    if may_pass(state) or (not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)):
         return HotStoreUnavailable(f"the hot store ({where}) can't serve now: {reason}. Check that it runs and has room")
     return HotStoreError(f"the hot store ({where}) failed: {reason} (SQLSTATE {state or 'none'})")
+
+
+def may_pass(sqlstate: str) -> bool:
+    """Whether an error of this SQLSTATE may be gone when the same is tried later."""
+    return sqlstate.startswith(_LATER)

@@ -117,7 +117,7 @@ class HotWriter:
     async def open(cls, config: HotConfig, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Self:
         """A writer that connects in the background: a store that is down is an error of the first write, not of the start."""
         writer = cls(config, clock)
-        await writer._pool.open(wait=False)  # noqa: SLF001 - it is ours
+        await writer._pool.open(wait=False)
         return writer
 
     async def close(self) -> None:
@@ -279,7 +279,7 @@ class HotWriter:
             await asyncio.sleep(random.uniform(0, min(1.0, 0.02 * 2**attempt)))  # noqa: S311 - jitter, no secret
 
     async def _in_time(self, connection: AsyncConnection[Any], events: Sequence[Event]) -> WriteResult:
-        """Run a batch's transaction; a server that went deaf is left by cutting the connection, since it can't be asked to stop."""
+        """Run a batch's transaction; a server that went deaf can't be asked to stop, so the connection is cut."""
         task = asyncio.ensure_future(self._store(connection, events))
         try:
             done, _ = await asyncio.wait({task}, timeout=self._timeout)

@@ -1,0 +1,248 @@
+"""Reading the hot store into Arrow: what is new since a transaction, what a request asks for, and one event by its id.
+
+Nothing here makes a Python object a row: PostgreSQL's binary COPY becomes Arrow columns inside the ADBC driver.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import pyarrow as pa
+from psycopg import sql
+
+from contract.columns import COLUMNS, PROMOTED_ENTITIES
+from contract.ids import is_uuid, uuid7_millis
+from contract.request import Cursor, EventRequest, Order, severities_from
+from contract.settings import Secret
+from lakehouse.hot import connect
+from lakehouse.hot.arrow import STREAM_TIMEOUT, fetch, stream
+
+_TEXT: Final = frozenset({"event_id", "run_id", "parent_run_id", "emitter_id", "entities", "metrics", "attributes"})
+"""Columns that PostgreSQL keeps in types of its own and the flat layout as text."""
+
+_COLUMNS: Final = sql.SQL(", ").join(
+    sql.SQL("{0}::text AS {0}" if column.name in _TEXT else "{0}").format(sql.Identifier(column.name)) for column in COLUMNS
+)
+_BOOKKEEPING: Final = sql.SQL(", ingest_xid::text::bigint AS ingest_xid, ingested_at")
+_TYPES: Final = {
+    "string": pa.string(),
+    "json": pa.string(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "timestamp": pa.timestamp("us"),
+}
+
+SCHEMA: Final = pa.schema([pa.field(column.name, _TYPES[column.type], column.nullable) for column in COLUMNS])
+"""The flat layout; timestamps are UTC without zone."""
+FULL_SCHEMA: Final = SCHEMA.append(pa.field("ingest_xid", pa.int64(), nullable=False)).append(
+    pa.field("ingested_at", pa.timestamp("us"), nullable=False)
+)
+CUSTODY_SCHEMA: Final = pa.schema(
+    [
+        ("emitter_id", pa.string()),
+        ("hour", pa.timestamp("us")),
+        ("events", pa.int64()),
+        ("min_seq", pa.int64()),
+        ("max_seq", pa.int64()),
+    ]
+)
+_NEIGHBOURHOOD: Final = timedelta(days=1)
+_LIKE: Final = re.compile(r"([\\%_])")
+
+
+@dataclass(frozen=True)
+class Page:
+    """What one reading gave: whole transactions in the order of their ids, the last one's id, and whether there is more."""
+
+    table: pa.Table
+    last_xid: int
+    more: bool
+
+
+def read_since(dsn: str | Secret, after_xid: int, max_rows: int) -> Page:
+    """The events of the transactions after `after_xid`, in FULL_SCHEMA, about `max_rows` of them.
+
+    Only transactions below every one still running are read, so none that commits later is ever passed over. A page never ends
+    inside a transaction: it holds up to `max_rows` rows, or one transaction that has more. `last_xid` is the place to go on from.
+    Raises HotStoreError.
+    """
+    horizon = _one(dsn, sql.SQL("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"))
+    window = sql.SQL("ingest_xid > {}::xid8 AND ingest_xid < {}::xid8").format(_xid(after_xid), _xid(horizon))
+    # The first transaction that does not fit whole.
+    stop = _one(
+        dsn,
+        sql.SQL(
+            "SELECT (SELECT ingest_xid::text::bigint FROM trackmate.events WHERE {}"
+            " ORDER BY trackmate.events.ingest_xid OFFSET {} LIMIT 1)"
+        ).format(window, sql.Literal(max_rows)),
+    )
+    if stop is None:
+        return _page(dsn, window, after_xid, more=False)
+    page = _page(dsn, sql.SQL("{} AND ingest_xid < {}::xid8").format(window, _xid(stop)), after_xid, more=True)
+    if page.table.num_rows:
+        return page
+    single = sql.SQL("ingest_xid = {}::xid8").format(_xid(stop))
+    rest = sql.SQL("SELECT EXISTS (SELECT FROM trackmate.events WHERE {} AND ingest_xid > {}::xid8)::int::bigint").format(
+        window, _xid(stop)
+    )
+    return _page(dsn, single, after_xid, more=_one(dsn, rest) == 1)
+
+
+def _page(dsn: str | Secret, where: sql.Composable, after_xid: int, *, more: bool) -> Page:
+    statement = sql.SQL("SELECT {}{} FROM trackmate.events WHERE {} ORDER BY trackmate.events.ingest_xid").format(
+        _COLUMNS, _BOOKKEEPING, where
+    )
+    table = fetch(dsn, statement, FULL_SCHEMA)
+    return Page(table, table["ingest_xid"][-1].as_py() if table.num_rows else after_xid, more)
+
+
+def _one(dsn: str | Secret, statement: sql.SQL | sql.Composed) -> int | None:
+    with connect.connect(dsn) as connection, connect.translated(dsn):
+        row = connection.execute(statement).fetchone()
+    value: int | None = row[0] if row else None
+    return value
+
+
+def _xid(value: int | None) -> sql.Literal:
+    return sql.Literal(str(value))
+
+
+def system_identifier(dsn: str | Secret) -> str:
+    """The number that tells this database cluster from any other, and so its transaction ids from another's."""
+    with connect.connect(dsn) as connection, connect.translated(dsn):
+        row = connection.execute("SELECT system_identifier::text FROM pg_control_system()").fetchone()
+    return str(row[0]) if row else ""
+
+
+# --------------------------------------------------------------------------------------------------------- confirmation
+
+
+def confirm(dsn: str | Secret, reader: str, xid: int) -> None:
+    """Note that `reader` has everything up to transaction `xid` safe; never moves back."""
+    with connect.connect(dsn) as connection, connect.translated(dsn):
+        connection.execute(
+            "INSERT INTO trackmate.replication AS r (reader, confirmed_xid) VALUES (%s, %s) ON CONFLICT (reader) DO UPDATE"
+            " SET confirmed_xid = excluded.confirmed_xid, confirmed_at = excluded.confirmed_at"
+            " WHERE r.confirmed_xid <= excluded.confirmed_xid",
+            [reader, xid],
+        )
+
+
+def confirmations(dsn: str | Secret) -> dict[str, int]:
+    """Every reader that ever confirmed, and how far."""
+    with connect.connect(dsn) as connection, connect.translated(dsn):
+        return dict(connection.execute("SELECT reader, confirmed_xid FROM trackmate.replication").fetchall())
+
+
+# ------------------------------------------------------------------------------------------------------------- requests
+
+
+def query(dsn: str | Secret, request: EventRequest, timeout: timedelta = STREAM_TIMEOUT) -> Iterator[pa.RecordBatch]:
+    """The events that a request asks for, in SCHEMA and in its order; every filter, the order and the limit run in the database.
+
+    `timeout` bounds the statement, and the wait for each batch. Raises HotStoreError.
+    """
+    if _matches_nothing(request):
+        return
+    direction = sql.SQL("DESC" if request.order == "desc" else "ASC")
+    statement = sql.SQL(
+        'SELECT {columns} FROM trackmate.events AS e WHERE {where} ORDER BY e."timestamp" {way}, e.event_id {way} LIMIT {limit}'
+    ).format(columns=_COLUMNS, where=sql.SQL(" AND ").join(_conditions(request)), way=direction, limit=sql.Literal(request.limit))
+    yield from stream(dsn, statement, SCHEMA, timeout)
+
+
+def _matches_nothing(request: EventRequest) -> bool:
+    if request.sites is not None and not request.sites:
+        return True
+    if request.run_id is not None and not is_uuid(request.run_id):
+        return True
+    words = [*(request.sites or ()), *request.kinds, *request.names, *request.entities, *request.entities.values()]
+    words += [request.text or "", request.trace_id or ""]
+    # PostgreSQL holds no U+0000 and refuses to be asked for it.
+    return request.start >= request.end or any("\0" in word for word in words)
+
+
+def _conditions(request: EventRequest) -> Iterator[sql.Composable]:
+    yield sql.SQL('e."timestamp" >= {} AND e."timestamp" < {}').format(_moment(request.start), _moment(request.end))
+    for column, values in (("site_id", request.sites), ("kind", request.kinds), ("name", request.names)):
+        if values:
+            yield sql.SQL("e.{} IN ({})").format(sql.Identifier(column), _list(sorted(values)))
+    for key, value in request.entities.items():
+        column_or_path = (
+            sql.SQL("e.{}").format(sql.Identifier(key))
+            if key in PROMOTED_ENTITIES
+            else sql.SQL("e.entities ->> {}").format(sql.Literal(key))
+        )
+        yield sql.SQL("{} = {}").format(column_or_path, sql.Literal(value))
+    if request.run_id is not None:
+        yield sql.SQL("e.run_id = {}::uuid").format(sql.Literal(request.run_id))
+    if request.trace_id is not None:
+        yield sql.SQL("e.trace_id = {}").format(sql.Literal(request.trace_id))
+    if request.severity_min is not None:
+        yield sql.SQL("e.severity IN ({})").format(_list(severities_from(request.severity_min)))
+    if request.text:
+        pattern = sql.Literal("%" + _LIKE.sub(r"\\\1", request.text) + "%")
+        # The columns sort by bytes, and bytes know no case beyond ASCII.
+        yield sql.SQL('(e.name COLLATE "default" ILIKE {0} OR e.message ILIKE {0} OR e.error_message ILIKE {0})').format(pattern)
+    if request.after is not None:
+        yield _after(request.after, request.order)
+
+
+def _after(place: Cursor, order: Order) -> sql.Composable:
+    moment, event_id = _moment(place.timestamp), place.event_id
+    key, last = (
+        (sql.SQL("e.event_id"), sql.SQL("{}::uuid").format(sql.Literal(event_id)))
+        if is_uuid(event_id)
+        else (sql.SQL('e.event_id::text COLLATE "C"'), sql.Literal(event_id.replace("\0", "")))
+    )
+    template = (
+        'e."timestamp" <= {0} AND (e."timestamp", {1}) < ({0}, {2})'
+        if order == "desc"
+        else 'e."timestamp" >= {0} AND (e."timestamp", {1}) > ({0}, {2})'
+    )
+    return sql.SQL(template).format(moment, key, last)
+
+
+def _list(values: list[str] | tuple[str, ...]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Literal, values))
+
+
+def _moment(moment: datetime) -> sql.Composed:
+    return sql.SQL("{}::timestamp").format(sql.Literal(moment.astimezone(UTC).replace(tzinfo=None).isoformat()))
+
+
+def find(dsn: str | Secret, event_id: str) -> pa.Table:
+    """The event with this id in FULL_SCHEMA: one row, none, or one for each timestamp that it was sent with."""
+    if not is_uuid(event_id):
+        return FULL_SCHEMA.empty_table()
+    same = sql.SQL("event_id = {}::uuid").format(sql.Literal(event_id))
+    millis = uuid7_millis(event_id)
+    if millis is not None and millis < 4_102_444_800_000:
+        # The id tells when it was made, which is mostly when the event happened: look at those days first.
+        made = datetime.fromtimestamp(millis / 1000, UTC)
+        near = sql.SQL('{} AND "timestamp" BETWEEN {} AND {}').format(
+            same, _moment(made - _NEIGHBOURHOOD), _moment(made + _NEIGHBOURHOOD)
+        )
+        found = _find(dsn, near)
+        if found.num_rows:
+            return found
+    return _find(dsn, same)
+
+
+def _find(dsn: str | Secret, where: sql.Composable) -> pa.Table:
+    statement = sql.SQL('SELECT {}{} FROM trackmate.events WHERE {} ORDER BY "timestamp"').format(_COLUMNS, _BOOKKEEPING, where)
+    return fetch(dsn, statement, FULL_SCHEMA)
+
+
+def custody_counts(dsn: str | Secret, start: datetime, end: datetime) -> pa.Table:
+    """For each emitter and hour between two moments: how many events are here, and their lowest and highest number."""
+    statement = sql.SQL(
+        "SELECT emitter_id::text AS emitter_id, date_trunc('hour', \"timestamp\") AS hour, count(*) AS events,"
+        " min(emitter_seq) AS min_seq, max(emitter_seq) AS max_seq FROM trackmate.events"
+        ' WHERE "timestamp" >= {} AND "timestamp" < {} AND emitter_id IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2'
+    ).format(_moment(start), _moment(end))
+    return fetch(dsn, statement, CUSTODY_SCHEMA)
