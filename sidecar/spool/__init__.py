@@ -1,1 +1,16 @@
-"""The append-only log on disk that every acknowledged event is in."""
+"""The append-only log on disk that every acknowledged event is in.
+
+| module | what it holds |
+| --- | --- |
+| `format` | what stands in a segment file, byte by byte |
+| `log` | the writing half for asyncio: `SpoolLog` with group commit, bounds and notification |
+| `journal` | the writing half's core without threads: segments, rotation, failing disks, deletion |
+| `recovery` | what happens to the newest segment at start-up |
+| `reader` | the reading half: `SpoolReader`, from any process, without the writer |
+| `scan` | one segment file, record by record, past whatever is damaged |
+| `damage` | what was found damaged, kept aside and counted |
+| `segments` | names, order and ends of segment files |
+| `checkpoint` | how far each reader has come |
+| `quarantine` | events refused by the contract, with their reasons |
+| `filesystem` | the only door to the disk; tests replace it |
+"""
