@@ -299,8 +299,8 @@ def _decode_fast(text: bytes, layout: BodyFormat) -> list[Event] | None:
     """The events when every one of them is valid beyond doubt, else None."""
     if layout is BodyFormat.NDJSON and text.count(b"\n") > MAX_BATCH_EVENTS:
         return None
-    if b"\\u0000" in text or b"\\ud" in text or b"\\uD" in text:
-        return None
+    if b"\\" in text and b"\\u" in text and (b"\\u0000" in text or b"\\ud" in text or b"\\uD" in text):
+        return None  # U+0000 or surrogates, perhaps; one backslash is looked for first because that costs next to nothing
     try:
         text.isascii() or text.decode()
         match layout:
