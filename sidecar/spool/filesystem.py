@@ -16,8 +16,11 @@ class Filesystem:
     """What the spool needs of a disk, and the real one. Every method raises OSError as the system does."""
 
     def make_folder(self, path: Path) -> None:
-        """Create a folder and its parents unless they are there."""
-        path.mkdir(parents=True, exist_ok=True)
+        """Create a folder and its parents unless they are there, durably."""
+        missing = [folder for folder in (path, *path.parents) if not folder.is_dir()]
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            self.sync_folder(folder.parent)
 
     def open(self, path: Path, flags: int) -> int:
         """A file descriptor; `flags` are those of `os.open`."""
