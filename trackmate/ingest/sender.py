@@ -129,9 +129,7 @@ def _answer(said: dict[str, Any], sent: int) -> Answer:
     rejected = [(int(entry["index"]), str(entry.get("path", "")), str(entry["error"])) for entry in said.get("rejected", [])]
     accepted = int(said["accepted"])
     if accepted + len(rejected) != sent:
-        raise TrackMateError(
-            f"the answer accepts {accepted} and rejects {len(rejected)} of {sent} events: is --url a sidecar?"
-        )
+        raise TrackMateError(f"the answer accepts {accepted} and rejects {len(rejected)} of {sent} events: is --url a sidecar?")
     return Answer(accepted, rejected)
 
 

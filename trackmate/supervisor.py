@@ -1,0 +1,307 @@
+"""Runs the services of a Procfile under honcho: started in order, watched, restarted, stopped in order, none left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import queue
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from logging import LogRecord
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+import psutil
+from honcho.environ import parse_procfile
+from honcho.manager import Manager
+from honcho.printer import Message, Printer
+
+from contract.errors import TrackMateError
+from trackmate import child
+
+_PR_SET_CHILD_SUBREAPER = 36
+_LOG_BYTES = 10 * 1024 * 1024
+_LOG_FILES = 3
+_POLL = 0.1
+_MAX_RESTARTS = 5
+_RESTART_WINDOW = 300.0
+_TAIL_LINES = 15
+_YOUNG = 5.0
+
+
+@dataclass(frozen=True)
+class Service:
+    """One line of the Procfile, and what we know about it."""
+
+    name: str
+    command: Sequence[str]
+    ready: Callable[[], str | None]
+    """None once the service answers, else what it is doing."""
+    address: str
+    after: tuple[str, ...] = ()
+    """Services that must be ready before this one starts; it is stopped before they are."""
+    start_seconds: float = 120.0
+    stop_seconds: float = 15.0
+
+
+class ServiceDied(TrackMateError):
+    """A service ended that should run."""
+
+
+@dataclass
+class _State:
+    log: RotatingFileHandler
+    tail: list[str] = field(default_factory=list)
+    pid: int | None = None
+    thread: threading.Thread | None = None
+    code: int | None = None
+    starts: list[float] = field(default_factory=list)
+    restart_at: float | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.thread is not None and self.thread.is_alive()
+
+
+def procfile_text(services: Sequence[Service]) -> str:
+    """The Procfile that runs these services; also good for `honcho start` by hand."""
+    return "".join(f"{service.name}: {shlex.join(service.command)}\n" for service in services)
+
+
+class Supervisor(Manager):  # type: ignore[misc]  # honcho has no types
+    """honcho's manager with an order: every service waits for those it needs, and is stopped before them."""
+
+    def __init__(
+        self,
+        procfile: str,
+        services: Sequence[Service],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        logs: Path,
+        echo: bool = False,
+        on_event: Callable[[str, str], None] = lambda _service, _what: None,
+    ) -> None:
+        """`on_event(service, what)` hears what happens; `echo` writes the services' output to stdout as honcho does."""
+        super().__init__(Printer(sys.stdout))
+        self.events: queue.Queue[Message] = queue.Queue()
+        self._services = {service.name: service for service in services}
+        self._echo = echo
+        self._on_event = on_event
+        self._cwd = cwd
+        self._states: dict[str, _State] = {}
+        self._failed: str | None = None
+        self._started = self._stopping = self._done = False
+        self._pump: threading.Thread | None = None
+        self._lock = threading.RLock()
+        own = f"exec {shlex.quote(sys.executable)} -I -S {shlex.quote(child.__file__)} {os.getpid()} "
+        for name, command in parse_procfile(procfile).processes.items():
+            self.add_process(name, own + command, env=dict(env), cwd=str(cwd))
+            log = RotatingFileHandler(logs / f"{name}.log", maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8")
+            self._states[name] = _State(log)
+        if sys.platform.startswith("linux"):
+            # What a service leaves behind becomes our child, so that we find it and can end it.
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    # ----------------------------------------------------------------------------------------------------------- start
+
+    def start(self, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Start everything and return once all of it is ready, or once `cancelled` says so.
+
+        Raises ServiceDied with the end of its log when a service ends instead, or is not ready in time.
+        """
+        self._pump = threading.Thread(target=self._pump_events, name="supervisor", daemon=True)
+        self._pump.start()
+        waiting, ready = dict(self._services), set[str]()
+        while waiting and not cancelled():
+            for name, state in self._states.items():
+                if state.code is not None:
+                    raise ServiceDied(f"{name} ended with code {state.code} while the stack started. {self._tail(name)}")
+            for name, service in list(waiting.items()):
+                state = self._states[name]
+                if not ready.issuperset(set(service.after) & self._services.keys()):
+                    continue
+                if state.thread is None:
+                    self._on_event(name, "starting")
+                    self._launch(name)
+                    continue
+                problem = service.ready()
+                if problem is None:
+                    ready.add(name)
+                    del waiting[name]
+                    self._on_event(name, "ready")
+                elif time.monotonic() - state.starts[-1] > service.start_seconds:
+                    raise ServiceDied(f"{name} is not ready after {service.start_seconds:g} s: {problem}. {self._tail(name)}")
+                else:
+                    self._on_event(name, problem)
+            time.sleep(_POLL)
+        self._started = True
+
+    def _launch(self, name: str) -> None:
+        state = self._states[name]
+        state.code = state.pid = state.restart_at = None
+        state.starts.append(time.monotonic())
+        runner = self._processes[name]["obj"]
+        state.thread = threading.Thread(target=runner.run, args=(self.events,), name=f"run {name}", daemon=True)
+        state.thread.start()
+
+    def _tail(self, name: str) -> str:
+        state = self._states[name]
+        lines = "\n  ".join(state.tail[-_TAIL_LINES:])
+        return f"The end of {state.log.baseFilename}:\n  {lines}" if lines else f"Its log {state.log.baseFilename} is empty"
+
+    # ----------------------------------------------------------------------------------------------------------- watch
+
+    def failure(self) -> str | None:
+        """Why the stack can't go on: a service that died again and again; None while all is well."""
+        return self._failed
+
+    def pids(self) -> dict[str, int]:
+        """The process of each service that runs."""
+        return {name: state.pid for name, state in self._states.items() if state.pid is not None and state.code is None}
+
+    def _pump_events(self) -> None:
+        while not self._done:
+            try:
+                message = self.events.get(timeout=_POLL)
+            except queue.Empty:
+                self._restart_due()
+                continue
+            state = self._states[message.name]
+            if message.type == "line":
+                self._write(state, message)
+            elif message.type == "start":
+                state.pid = message.data["pid"]
+            elif message.type == "stop":
+                self._stopped(message.name, state, message.data["returncode"])
+
+    def _write(self, state: _State, message: Message) -> None:
+        text = message.data.decode("utf-8", "replace").rstrip("\n")
+        state.log.emit(LogRecord("", 0, "", 0, text.replace("%", "%%"), (), None))
+        state.tail = [*state.tail[-_TAIL_LINES:], text]
+        if self._echo:
+            self._printer.write(message)
+
+    def _stopped(self, name: str, state: _State, code: int) -> None:
+        state.code = code
+        if self._stopping:
+            self._on_event(name, "stopped")
+            return
+        now = time.monotonic()
+        recent = [moment for moment in state.starts if now - moment < _RESTART_WINDOW]
+        if len(recent) > _MAX_RESTARTS:
+            self._failed = f"{name} ended {len(recent)} times within {_RESTART_WINDOW:g} s. {self._tail(name)}"
+            return
+        state.restart_at = now + min(30.0, 0.5 * 2 ** len(recent))
+        self._on_event(name, f"ended with code {code}; starting it again")
+
+    def _restart_due(self) -> None:
+        with self._lock:
+            # During the first start a service that ends is an error, which `start` reports.
+            if self._stopping or not self._started:
+                return
+            for name, state in self._states.items():
+                if state.restart_at is not None and time.monotonic() >= state.restart_at:
+                    self._end_orphans()
+                    self._launch(name)
+
+    # ------------------------------------------------------------------------------------------------------------ stop
+
+    def stop(self, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Stop everything in order, each service before those it needs; then end whatever they left behind.
+
+        `hurry` says whether waiting for a clean end is no longer wanted.
+        """
+        with self._lock:
+            self._stopping = True
+        for name in self._stop_order():
+            state, service = self._states[name], self._services[name]
+            if not state.running:
+                continue
+            self._on_event(name, "stopping")
+            self._signal(state, signal.SIGTERM)
+            deadline = time.monotonic() + service.stop_seconds
+            while state.running and time.monotonic() < deadline and not hurry():
+                time.sleep(_POLL / 2)
+            if state.running:
+                self._on_event(name, "did not stop in time: killed")
+                self._kill_tree(state.pid)
+                if state.thread is not None:
+                    state.thread.join(5)
+        self._sweep()
+        self._done = True
+        if self._pump is not None:
+            self._pump.join(5)
+        for state in self._states.values():
+            state.log.close()
+
+    def _stop_order(self) -> list[str]:
+        order: list[str] = []
+        left = dict(self._services)
+        while left:
+            needed = {need for service in left.values() for need in service.after}
+            free = [name for name in left if name not in needed]
+            order += free
+            for name in free:
+                del left[name]
+        return order
+
+    @staticmethod
+    def _signal(state: _State, number: int) -> None:
+        if state.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(state.pid, number)
+
+    @staticmethod
+    def _kill_tree(pid: int | None) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            root = psutil.Process(pid)
+            for process in [*root.children(recursive=True), root]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+    def _sweep(self) -> None:
+        """End the processes that services started in sessions of their own and did not wait for."""
+        mine = {state.pid for state in self._states.values()}
+        left = [p for p in psutil.Process().children(recursive=True) if p.pid in mine or self._left_behind(p)]
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+        _gone, alive = psutil.wait_procs(left, timeout=5)
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(alive, timeout=5)
+
+    def _end_orphans(self) -> None:
+        """End what services that died left running: by now it is our own child."""
+        services = {state.pid for state in self._states.values()}
+        now = time.time()
+        for process in psutil.Process().children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                # A service that starts this very moment is not in our books yet.
+                if process.pid not in services and now - process.create_time() > _YOUNG and self._left_behind(process):
+                    self._kill_tree(process.pid)
+
+    def _left_behind(self, process: psutil.Process) -> bool:
+        """Whether a process works in our folder's environment: told by the variable that only services are given."""
+        try:
+            return process.environ().get(MARK) == str(os.getpid())
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            return False
+
+
+MARK = "TRACKMATE_SUPERVISOR"
+"""Environment variable of every service: the process id of its supervisor."""
+
+
+def service_environment(folder_variables: Mapping[str, str]) -> dict[str, Any]:
+    """The environment that services run in: ours, with these variables, and the mark by which stray processes are known."""
+    return {**os.environ, **folder_variables, MARK: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
