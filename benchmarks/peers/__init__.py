@@ -1,0 +1,1 @@
+"""Programs that the benchmarks measure TrackMate against, built from public packages and kept in the cache."""

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Run every benchmark, or those named, in an environment of its own that also holds the peers; one JSON object a benchmark.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+uv=$(command -v uv || echo .tools/bin/uv)
+stamp=.venv-bench/.fingerprint
+fingerprint=$(sha256sum requirements-bench.lock | cut -d' ' -f1)-$PWD
+if [ "$(cat "$stamp" 2>/dev/null)" != "$fingerprint" ]; then
+    "$uv" venv --quiet --allow-existing --python .venv/bin/python .venv-bench
+    "$uv" pip sync --quiet --python .venv-bench/bin/python --require-hashes requirements-bench.lock
+    "$uv" pip install --quiet --python .venv-bench/bin/python --no-deps --editable . --editable sdk/python
+    echo "$fingerprint" >"$stamp"
+fi
+if [ $# -eq 0 ]; then
+    set -- emit_cost spool_append sidecar_ack hot_ingest managed_ingest hot_to_delta sql_latency unified_latency
+fi
+for name in "$@"; do
+    echo "benchmark: $name" >&2
+    .venv-bench/bin/python -m "benchmarks.$name"
+done
