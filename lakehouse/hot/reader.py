@@ -43,11 +43,11 @@ FULL_SCHEMA: Final = SCHEMA.append(pa.field("ingest_xid", pa.int64(), nullable=F
 )
 CUSTODY_SCHEMA: Final = pa.schema(
     [
-        ("emitter_id", pa.string()),
-        ("hour", pa.timestamp("us")),
-        ("events", pa.int64()),
-        ("min_seq", pa.int64()),
-        ("max_seq", pa.int64()),
+        pa.field("emitter_id", pa.string()),
+        pa.field("hour", pa.timestamp("us")),
+        pa.field("events", pa.int64()),
+        pa.field("min_seq", pa.int64()),
+        pa.field("max_seq", pa.int64()),
     ]
 )
 _NEIGHBOURHOOD: Final = timedelta(days=1)
@@ -130,6 +130,16 @@ def confirm(dsn: str | Secret, reader: str, xid: int) -> None:
             " WHERE r.confirmed_xid <= excluded.confirmed_xid",
             [reader, xid],
         )
+
+
+def has_unconfirmed(dsn: str | Secret, reader: str) -> bool:
+    """Whether finished transactions hold events that `reader` has not confirmed yet; one look at an index."""
+    statement = sql.SQL(
+        "SELECT EXISTS (SELECT FROM trackmate.events"
+        " WHERE ingest_xid > COALESCE((SELECT confirmed_xid FROM trackmate.replication WHERE reader = {}), 0)::text::xid8"
+        " AND ingest_xid < pg_snapshot_xmin(pg_current_snapshot()))::int::bigint"
+    )
+    return _one(dsn, statement.format(sql.Literal(reader))) == 1
 
 
 def confirmations(dsn: str | Secret) -> dict[str, int]:
