@@ -1,1 +1,31 @@
 """Fixtures that every part's tests share: real servers, each started once a session and only if a test asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.services.postgres import EmbeddedPostgresService, Postgres15
+from tests.services.timescale import TimescaleApache
+
+
+@pytest.fixture(scope="session")
+def postgres15() -> Iterator[Postgres15]:
+    """Debian's plain PostgreSQL 15."""
+    with Postgres15() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def embedded_postgres() -> Iterator[EmbeddedPostgresService]:
+    """The PostgreSQL that `trackmate up` starts."""
+    with EmbeddedPostgresService() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def timescale_apache() -> Iterator[TimescaleApache]:
+    """TimescaleDB's Apache edition on PostgreSQL 17."""
+    with TimescaleApache() as server:
+        yield server

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 from psycopg import sql
@@ -41,15 +41,14 @@ SCHEMA: Final = pa.schema([pa.field(column.name, _TYPES[column.type], column.nul
 FULL_SCHEMA: Final = SCHEMA.append(pa.field("ingest_xid", pa.int64(), nullable=False)).append(
     pa.field("ingested_at", pa.timestamp("us"), nullable=False)
 )
-CUSTODY_SCHEMA: Final = pa.schema(
-    [
-        pa.field("emitter_id", pa.string()),
-        pa.field("hour", pa.timestamp("us")),
-        pa.field("events", pa.int64()),
-        pa.field("min_seq", pa.int64()),
-        pa.field("max_seq", pa.int64()),
-    ]
-)
+_CUSTODY: Final[list[pa.Field[Any]]] = [
+    pa.field("emitter_id", pa.string()),
+    pa.field("hour", pa.timestamp("us")),
+    pa.field("events", pa.int64()),
+    pa.field("min_seq", pa.int64()),
+    pa.field("max_seq", pa.int64()),
+]
+CUSTODY_SCHEMA: Final = pa.schema(_CUSTODY)
 _NEIGHBOURHOOD: Final = timedelta(days=1)
 _LIKE: Final = re.compile(r"([\\%_])")
 
