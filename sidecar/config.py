@@ -1,0 +1,205 @@
+"""The sidecar's configuration: sidecar.yaml, checked as a whole, as the structs that the parts work with."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from contract import settings
+from contract.errors import ConfigError, Problem, TrackMateError
+from sidecar.match import Match
+from sinks import registry
+
+ENV_PREFIX: Final = "TRACKMATE"
+
+
+@dataclass(frozen=True)
+class SpoolSettings:
+    """Where the log is and how much of the disk it may take."""
+
+    dir: Path
+    max_bytes: int
+    segment_bytes: int
+    segment_age: float
+    """Seconds after which a segment that holds something is closed."""
+    high_water: float
+    """The part of `max_bytes` above which senders are told to wait."""
+    shed: tuple[str, ...] = ()
+    """Severities that are given up above the high-water mark; none by default."""
+
+
+@dataclass(frozen=True)
+class BackendSettings:
+    """One place to deliver to."""
+
+    name: str
+    type: str
+    priority: int
+    fallback: bool
+    match: Match
+    timeout: float
+    """Seconds that one delivery may take."""
+    probe_interval: float
+    """Seconds between two tries of a system that is down."""
+    config: msgspec.Struct = field(repr=False)
+    stands_in_for: tuple[str, ...] = ()
+    """For a fallback: the backends without which it takes over."""
+
+
+@dataclass(frozen=True)
+class SidecarSettings:
+    """All of sidecar.yaml."""
+
+    source: str
+    host: str
+    port: int
+    tokens: tuple[str, ...] = field(repr=False)
+    """SHA-256 digests, lower-case hex."""
+    spool: SpoolSettings
+    readers: tuple[str, ...]
+    """Readers besides the backends that hold segments until they have passed, such as the lake."""
+    adopt: tuple[Path, ...]
+    adopt_grace: float
+    """Seconds that a spool file of an SDK is left to its owner."""
+    shutdown_grace: float
+    body_timeout: float
+    """Seconds in which a request's body must have come."""
+    max_bytes_in_flight: int
+    """Bytes of bodies that are held at once; beyond it senders are told to wait."""
+    backends: tuple[BackendSettings, ...]
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this host can reach the listening address."""
+        return is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or `localhost` names this host only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load(file: Path, *, environ: Mapping[str, str] | None = None, overrides: Mapping[str, Any] | None = None) -> SidecarSettings:
+    """Read sidecar.yaml; relative paths in it are taken from its folder.
+
+    Raises ConfigError that names every problem.
+    """
+    tree = settings.load("sidecar", file, env_prefix=ENV_PREFIX, environ=environ, overrides=overrides)
+    return from_tree(tree["sidecar"], base=file.resolve().parent, source=str(file))
+
+
+def from_tree(tree: Mapping[str, Any], *, base: Path, source: str) -> SidecarSettings:
+    """The settings of a mapping that the schema has accepted. Raises ConfigError for what only the sinks can judge."""
+    problems: list[Problem] = []
+    host, port = _address(tree.get("listen", "127.0.0.1:17000"), problems)
+    backends = _backends(tree.get("backends", []), base, problems)
+    readers = tuple(tree.get("readers", ()))
+    _check_names([*(b.name for b in backends), *readers], problems)
+    spool = _spool(tree["spool"], base, problems)
+    if problems:
+        raise ConfigError(source, problems)
+    return SidecarSettings(
+        source=source,
+        host=host,
+        port=port,
+        tokens=tuple(token.lower() for token in tree.get("tokens", ())),
+        spool=spool,
+        readers=readers,
+        adopt=tuple(base / Path(folder).expanduser() for folder in tree.get("adopt", ())),
+        adopt_grace=settings.parse_duration(tree.get("adopt_grace", "2s")),
+        shutdown_grace=settings.parse_duration(tree.get("shutdown_grace", "10s")),
+        body_timeout=settings.parse_duration(tree.get("body_timeout", "30s")),
+        max_bytes_in_flight=settings.parse_size(tree.get("max_bytes_in_flight", "48MiB")),
+        backends=tuple(backends),
+    )
+
+
+def _address(listen: str, problems: list[Problem]) -> tuple[str, int]:
+    host, _, port_text = listen.rpartition(":")
+    port = int(port_text)
+    if not 0 < port < 65536:
+        problems.append(Problem("sidecar.listen", f"expected a port from 1 to 65535, got {port}"))
+    return host.strip("[]"), port
+
+
+def _spool(tree: Mapping[str, Any], base: Path, problems: list[Problem]) -> SpoolSettings:
+    max_bytes = settings.parse_size(tree.get("max_bytes", "10GiB"))
+    segment_bytes = settings.parse_size(tree.get("segment_bytes", "64MiB"))
+    if segment_bytes * 2 > max_bytes:
+        problems.append(
+            Problem(
+                "sidecar.spool.segment_bytes",
+                f"expected at most half of max_bytes ({max_bytes}), got {segment_bytes}: whole segments are what is freed",
+            )
+        )
+    return SpoolSettings(
+        dir=base / Path(tree["dir"]).expanduser(),
+        max_bytes=max_bytes,
+        segment_bytes=segment_bytes,
+        segment_age=settings.parse_duration(tree.get("segment_age", "30s")),
+        high_water=float(tree.get("high_water", 0.8)),
+        shed=tuple(tree.get("shed", ())),
+    )
+
+
+def _backends(trees: Sequence[Mapping[str, Any]], base: Path, problems: list[Problem]) -> list[BackendSettings]:
+    backends: list[BackendSettings] = []
+    for index, tree in enumerate(trees):
+        if not tree.get("enabled", True):
+            continue
+        path = f"sidecar.backends[{index}]"
+        try:
+            config = registry.parse_config(tree["type"], tree.get("config", {}), base=base)
+        except ConfigError as error:
+            problems += [Problem(f"{path}.config.{p.path}".rstrip("."), p.message) for p in error.problems]
+        except TrackMateError as error:
+            problems.append(Problem(f"{path}.type", str(error)))
+        else:
+            backends.append(
+                BackendSettings(
+                    name=tree.get("name", tree["type"]),
+                    type=tree["type"],
+                    priority=tree.get("priority", 100),
+                    fallback=tree.get("delivery", "always") == "fallback",
+                    match=Match.from_tree(tree.get("match", {})),
+                    timeout=settings.parse_duration(tree.get("timeout", "30s")),
+                    probe_interval=settings.parse_duration(tree.get("probe_interval", "5s")),
+                    config=config,
+                )
+            )
+    backends.sort(key=lambda backend: backend.priority)
+    return [_with_primaries(backend, backends, problems) if backend.fallback else backend for backend in backends]
+
+
+def _with_primaries(fallback: BackendSettings, backends: Sequence[BackendSettings], problems: list[Problem]) -> BackendSettings:
+    """A fallback stands in for the backends of better priority that want the same events."""
+    primaries = tuple(
+        b.name for b in backends if b.priority < fallback.priority and (b.match == fallback.match or b.match.everything)
+    )
+    if not primaries:
+        problems.append(
+            Problem(
+                f"sidecar.backends ({fallback.name}).delivery",
+                "a fallback needs a backend with a lower `priority` number and the same `match` (or none) to stand in for",
+            )
+        )
+    return replace(fallback, stands_in_for=primaries)
+
+
+def _check_names(names: Sequence[str], problems: list[Problem]) -> None:
+    problems += [
+        Problem("sidecar.backends", f"the name '{name}' is used {count} times: backends and readers need names of their own")
+        for name, count in Counter(names).items()
+        if count > 1
+    ]

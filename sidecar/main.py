@@ -1,0 +1,125 @@
+"""Runs a sidecar in the foreground: one process, one event loop, until SIGTERM; SIGHUP takes new configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import signal
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from contract.errors import ConfigError, Problem, TrackMateError
+from sidecar import config, logs
+from sidecar.config import SidecarSettings
+from sidecar.service import Sidecar
+
+HEADER_TIMEOUT_MS: Final = 10_000
+"""A sender has this long for its headers, and an idle connection stays open for as long."""
+
+MAX_CONNECTIONS: Final = 1024
+SERVER_STOP_SECONDS: Final = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+def serve(config_path: Path, *, overrides: Mapping[str, Any] | None = None) -> None:
+    """Run the sidecar of this configuration until it is told to stop.
+
+    Raises ConfigError, or TrackMateError when the port is taken or the spool can't be had.
+    """
+    settings = config.load(config_path, overrides=overrides)
+    logs.configure()
+    _check_port(settings)
+    asyncio.run(_serve(settings, config_path, overrides))
+
+
+def _check_port(settings: SidecarSettings) -> None:
+    """The server shares its port on request (SO_REUSEPORT), so a port that another process has is found here."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((settings.host, settings.port))
+    except OSError as error:
+        reason = {
+            errno.EADDRINUSE: "another process listens there: stop it, or choose another port",
+            errno.EACCES: "this user may not listen there: choose a port above 1023",
+            errno.EADDRNOTAVAIL: "this host has no such address",
+        }.get(error.errno or 0, error.strerror or str(error))
+        problem = Problem("sidecar.listen", f"can't listen on {settings.host}:{settings.port}: {reason}")
+        raise ConfigError(settings.source, [problem]) from error
+
+
+async def _serve(settings: SidecarSettings, config_path: Path, overrides: Mapping[str, Any] | None) -> None:
+    sidecar = Sidecar.open(settings)
+    server = Server(
+        sidecar.app,
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_TIMEOUT_MS),
+        websockets=False,
+        backlog=MAX_CONNECTIONS,
+        backpressure=MAX_CONNECTIONS,
+        log_enabled=False,
+    )
+    loop = asyncio.get_running_loop()
+    stop, reload = asyncio.Event(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+
+    sidecar.start()
+    serving = asyncio.create_task(server.serve(), name="http")
+    reloading = asyncio.create_task(_reload_when_told(sidecar, config_path, overrides, reload), name="reload")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    logger.info(
+        "listening",
+        extra={
+            "address": f"{settings.host}:{settings.port}",
+            "spool": str(settings.spool.dir),
+            "backends": [b.name for b in settings.backends],
+        },
+    )
+    await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+    logger.info("stopping", extra={"grace_seconds": sidecar.settings.shutdown_grace})
+    reloading.cancel()
+    stopping.cancel()
+    await asyncio.gather(reloading, stopping, return_exceptions=True)
+    sidecar.app.ready = False
+    server.stop()  # type: ignore[no-untyped-call]
+    _, late = await asyncio.wait([serving], timeout=SERVER_STOP_SECONDS)
+    for task in late:
+        task.cancel()
+    await sidecar.stop()
+    failure = serving.exception() if serving.done() and not serving.cancelled() else None
+    if failure is not None:
+        message = f"the HTTP server ended: {failure}"
+        raise TrackMateError(message) from failure
+
+
+async def _reload_when_told(
+    sidecar: Sidecar, config_path: Path, overrides: Mapping[str, Any] | None, told: asyncio.Event
+) -> None:
+    while True:
+        await told.wait()
+        told.clear()
+        try:
+            settings = await asyncio.to_thread(config.load, config_path, overrides=overrides)
+        except TrackMateError as error:
+            problems = [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
+            logger.error(  # noqa: TRY400 - the problems say it all
+                "the new configuration is wrong; the old one stays in force",
+                extra={"file": str(config_path), "problems": problems},
+            )
+        else:
+            await sidecar.reload(settings)
+            logger.info("took the new configuration", extra={"backends": [backend.name for backend in settings.backends]})

@@ -1,0 +1,157 @@
+"""Writes events as JSON Lines files in `date=…/hour=…` folders (UTC, by the event's timestamp), rotated by size and age."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, ClassVar, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from contract.limits import MAX_BATCH_EVENTS, MAX_BODY_BYTES
+from sinks.base import DeliveryReport, Health, SinkBatch, SinkLimits, Unavailable, describe
+from sinks.jsonl_files import JsonlFolder
+
+_MEGABYTE: Final = 1024 * 1024
+_ROTATION_TICK_SECONDS: Final = 1.0
+_WHAT_TO_DO: Final = {
+    errno.ENOSPC: "the disk is full: make room or point `path` to another disk",
+    errno.EDQUOT: "the quota is used up: make room or raise the quota",
+    errno.EROFS: "the file system is read-only: mount it for writing or change `path`",
+    errno.EACCES: "permission denied: let the agent's user write there or change `path`",
+    errno.EPERM: "not permitted: let the agent's user write there or change `path`",
+    errno.ENOTDIR: "a part of `path` is a file, not a folder: change `path`",
+    errno.EIO: "the disk reports an input/output error: check the disk",
+}
+
+
+class FilesystemConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The `config` block of a `filesystem` backend."""
+
+    path: Path
+    """Folder to write to; made when it is missing."""
+    format: Literal["jsonl"] = "jsonl"
+    rotate_size_mb: Annotated[float, Meta(gt=0)] = 100
+    """A file is completed when it has grown to this many MiB."""
+    rotate_seconds: Annotated[float, Meta(gt=0)] = 60
+    """A file is completed when its first batch is this old."""
+
+
+class FilesystemSink:
+    """One folder of JSON Lines files; what is reported delivered is synced, and a batch delivered twice stands once."""
+
+    Config: ClassVar[type[msgspec.Struct]] = FilesystemConfig
+    limits: ClassVar[SinkLimits] = SinkLimits(MAX_BATCH_EVENTS, MAX_BODY_BYTES)
+
+    def __init__(self, name: str, config: FilesystemConfig, *, clock: Callable[[], float] = time.time) -> None:
+        self.name = name
+        self._config = config
+        self._clock = clock
+        self._folders: dict[str, JsonlFolder] = {}
+        self._busy = asyncio.Lock()
+        self._rotation: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Make the folder and begin to rotate by age. Raises Unavailable when the folder can't be made or written."""
+        health = await self.check()
+        if not health.ok:
+            raise Unavailable(health.detail)
+        if self._rotation is None:
+            self._rotation = asyncio.create_task(self._rotate_by_age(), name=f"rotate {self.name}")
+
+    async def deliver(self, batch: SinkBatch) -> DeliveryReport:
+        """Append the batch and sync. Raises Unavailable when the disk is full, read-only or failing."""
+        async with self._busy:
+            try:
+                await asyncio.to_thread(self._append, batch)
+            except OSError as error:
+                self._folders.pop(batch.spool_id, None)
+                raise Unavailable(self._explain(error)) from error
+        return DeliveryReport(delivered=batch.count)
+
+    async def check(self) -> Health:
+        """Write, sync and remove a small file."""
+        started = time.perf_counter()
+        try:
+            await asyncio.to_thread(self._probe)
+        except OSError as error:
+            return Health(False, self._explain(error))
+        return Health(True, f"{self._config.path} can be written", (time.perf_counter() - started) * 1000)
+
+    async def close(self) -> None:
+        """Complete every growing file."""
+        if self._rotation is not None:
+            self._rotation.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._rotation
+            self._rotation = None
+        async with self._busy:
+            folders, self._folders = self._folders, {}
+            try:
+                await asyncio.to_thread(self._complete_all, list(folders.values()))
+            except OSError as error:
+                raise Unavailable(self._explain(error)) from error
+
+    def _append(self, batch: SinkBatch) -> None:
+        folder = self._folders.get(batch.spool_id)
+        if folder is None:
+            folder = self._folders[batch.spool_id] = JsonlFolder(
+                self._config.path,
+                batch.spool_id,
+                rotate_bytes=int(self._config.rotate_size_mb * _MEGABYTE),
+                rotate_seconds=self._config.rotate_seconds,
+            )
+        partitions: dict[str, list[tuple[int, bytes]]] = {}
+        for seq, line in zip(batch.seqs, batch.lines, strict=True):
+            partitions.setdefault(partition_of(line), []).append((seq, line))
+        folder.append(partitions, batch.first_seq, batch.last_seq, self._clock())
+
+    async def _rotate_by_age(self) -> None:
+        while True:
+            await asyncio.sleep(_ROTATION_TICK_SECONDS)
+            async with self._busy:
+                for spool_id, folder in list(self._folders.items()):
+                    try:
+                        await asyncio.to_thread(folder.rotate, self._clock())
+                    except OSError:
+                        # Delivering meets the same disk and reports it; from the state on disk the folder starts anew.
+                        del self._folders[spool_id]
+
+    def _probe(self) -> None:
+        self._config.path.mkdir(parents=True, exist_ok=True)
+        probe = self._config.path / f".probe-{os.getpid()}"
+        try:
+            with probe.open("wb") as handle:
+                handle.write(b"trackmate\n")
+                handle.flush()
+                os.fsync(handle.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def _complete_all(self, folders: list[JsonlFolder]) -> None:
+        for folder in folders:
+            folder.rotate(self._clock(), everything=True)
+
+    def _explain(self, error: OSError) -> str:
+        advice = _WHAT_TO_DO.get(error.errno or 0, describe(error))
+        return f"backend '{self.name}' can't write to {self._config.path}: {advice}"
+
+
+class _Moment(msgspec.Struct):
+    timestamp: datetime
+
+
+_MOMENT_DECODER = msgspec.json.Decoder(_Moment)
+
+
+def partition_of(line: bytes) -> str:
+    """The folder of an event, from its timestamp in UTC: `date=2026-07-01/hour=09`."""
+    moment = _MOMENT_DECODER.decode(line).timestamp.astimezone(UTC)
+    return f"date={moment:%Y-%m-%d}/hour={moment:%H}"

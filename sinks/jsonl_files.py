@@ -1,0 +1,213 @@
+"""JSON Lines files that grow batch by batch, rotate, and hold every event once however often a batch is delivered.
+
+One `JsonlFolder` writes for one log (`spool_id`) below one folder:
+
+    date=2026-07-01/hour=09/<spool id>-<first seq>.jsonl.open           grows
+    date=2026-07-01/hour=09/<spool id>-<first seq>-<last seq>.jsonl     complete, never touched again
+    .state/<spool id>.json                                              what the files hold, for certain
+
+Sequence numbers in names have 20 digits. A batch is appended to the growing files of its hours, these are synced, and only
+then the state (sequence numbers covered, length of each growing file) is replaced. After a crash the state is the truth: a
+growing file is cut to the recorded length, so what was half written comes again with the next delivery, and what is covered
+is passed over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from bisect import bisect_right
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+STATE_FOLDER: Final = ".state"
+OPEN_SUFFIX: Final = ".jsonl.open"
+
+
+class Intervals:
+    """A set of whole numbers kept as closed ranges in order, none touching the next."""
+
+    def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
+        self.ranges: list[tuple[int, int]] = []
+        for first, last in ranges:
+            self.add(first, last)
+
+    def __contains__(self, number: int) -> bool:
+        place = bisect_right(self.ranges, (number, float("inf"))) - 1
+        return place >= 0 and self.ranges[place][1] >= number
+
+    def covers(self, first: int, last: int) -> bool:
+        """Whether every number from `first` to `last` is in the set."""
+        place = bisect_right(self.ranges, (first, float("inf"))) - 1
+        return place >= 0 and self.ranges[place][1] >= last
+
+    def add(self, first: int, last: int) -> None:
+        """Put the numbers from `first` to `last` into the set."""
+        if last < first:
+            return
+        apart_before = [r for r in self.ranges if r[1] < first - 1]
+        apart_after = [r for r in self.ranges if r[0] > last + 1]
+        touching = self.ranges[len(apart_before) : len(self.ranges) - len(apart_after)]
+        merged = (min([first, *(r[0] for r in touching)]), max([last, *(r[1] for r in touching)]))
+        self.ranges = [*apart_before, merged, *apart_after]
+
+
+class OpenFile(msgspec.Struct):
+    """A growing file as the state records it."""
+
+    first: int
+    last: int
+    size: int
+    since: float
+    """Unix time of its first batch, in seconds."""
+
+
+class State(msgspec.Struct):
+    """What the files of one log hold."""
+
+    covered: list[tuple[int, int]] = []
+    open: dict[str, OpenFile] = {}
+    """By partition folder, relative."""
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace a file's content so that a crash leaves the old or the new one: written aside, synced, renamed, folder synced."""
+    aside = path.with_name(path.name + ".tmp")
+    with aside.open("wb") as handle:
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())
+    aside.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class JsonlFolder:
+    """The files of one log below `root`. Every method does blocking I/O and raises OSError when the disk fails."""
+
+    def __init__(self, root: Path, spool_id: str, *, rotate_bytes: int, rotate_seconds: float, max_open: int = 48) -> None:
+        self.root = root
+        self.spool_id = spool_id
+        self._rotate_bytes = rotate_bytes
+        self._rotate_seconds = rotate_seconds
+        self._max_open = max_open
+        self._state_path = root / STATE_FOLDER / f"{spool_id}.json"
+        self._state_path.parent.mkdir(parents=True, exist_ok=True)
+        self._state = self._load()
+        self._covered = Intervals(self._state.covered)
+        self._recover()
+
+    def append(self, partitions: dict[str, list[tuple[int, bytes]]], first_seq: int, last_seq: int, now: float) -> int:
+        """Append the lines of each partition (with their sequence numbers) that are not there yet; return how many were.
+
+        Afterwards `first_seq`..`last_seq` counts as covered.
+        """
+        if self._covered.covers(first_seq, last_seq):
+            return 0
+        grown: dict[str, OpenFile] = {}
+        written = 0
+        try:
+            for partition, numbered in partitions.items():
+                fresh = [(seq, line) for seq, line in numbered if seq not in self._covered]
+                if fresh:
+                    grown[partition] = self._append_to(partition, fresh, now)
+                    written += len(fresh)
+            covered = Intervals(self._covered.ranges)
+            covered.add(first_seq, last_seq)
+            self._store(State(covered.ranges, {**self._state.open, **grown}))
+        except OSError:
+            with contextlib.suppress(OSError):  # the disk that failed may refuse this too; the next append cuts again
+                self._recover()
+            raise
+        self._covered = covered
+        self._rotate_full()
+        return written
+
+    def rotate(self, now: float, *, everything: bool = False) -> None:
+        """Complete the growing files that are old enough, or all of them."""
+        self._rotate([p for p, f in self._state.open.items() if everything or now - f.since >= self._rotate_seconds])
+
+    def idle(self) -> bool:
+        """Whether no file is growing."""
+        return not self._state.open
+
+    def _rotate_full(self) -> None:
+        full = [p for p, f in self._state.open.items() if f.size >= self._rotate_bytes]
+        by_age = sorted(self._state.open, key=lambda p: self._state.open[p].since)
+        surplus = by_age[: max(0, len(by_age) - self._max_open)]
+        self._rotate(list(dict.fromkeys([*full, *surplus])))
+
+    def _rotate(self, partitions: list[str]) -> None:
+        if not partitions:
+            return
+        for partition in partitions:
+            self._complete(partition, self._state.open[partition])
+        self._store(State(self._state.covered, {p: f for p, f in self._state.open.items() if p not in partitions}))
+
+    def _complete(self, partition: str, file: OpenFile) -> None:
+        growing = self._open_path(partition, file.first)
+        final = growing.with_name(f"{self.spool_id}-{file.first:020}-{file.last:020}.jsonl")
+        if growing.exists():
+            growing.rename(final)
+            sync_folder(final.parent)
+
+    def _append_to(self, partition: str, numbered: list[tuple[int, bytes]], now: float) -> OpenFile:
+        known = self._state.open.get(partition)
+        first = numbered[0][0] if known is None else known.first
+        path = self._open_path(partition, first)
+        data = b"\n".join(line for _, line in numbered) + b"\n"
+        if known is None and not path.parent.is_dir():
+            self._make_folders(path.parent)
+        with path.open("ab") as handle:
+            size = min(handle.tell(), 0 if known is None else known.size)
+            handle.truncate(size)
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        if known is None:
+            sync_folder(path.parent)
+            return OpenFile(first, numbered[-1][0], len(data), now)
+        return OpenFile(first, max(known.last, numbered[-1][0]), size + len(data), known.since)
+
+    def _make_folders(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        while folder != self.root:
+            folder = folder.parent
+            sync_folder(folder)
+
+    def _open_path(self, partition: str, first: int) -> Path:
+        return self.root / partition / f"{self.spool_id}-{first:020}{OPEN_SUFFIX}"
+
+    def _load(self) -> State:
+        if not self._state_path.exists():
+            return State()
+        try:
+            return msgspec.json.decode(self._state_path.read_bytes(), type=State)
+        except msgspec.DecodeError as error:
+            message = f"{self._state_path} can't be read ({error}): move it away; batches delivered twice may then stand twice"
+            raise OSError(message) from error
+
+    def _store(self, state: State) -> None:
+        write_durably(self._state_path, msgspec.json.encode(state))
+        self._state = state
+
+    def _recover(self) -> None:
+        """Cut every growing file to what the state records, and remove those it doesn't know."""
+        known = {self._open_path(partition, file.first): file for partition, file in self._state.open.items()}
+        for path, file in known.items():
+            if path.exists() and path.stat().st_size > file.size:
+                os.truncate(path, file.size)
+        for path in self.root.glob(f"date=*/hour=*/{self.spool_id}-*{OPEN_SUFFIX}"):
+            if path not in known:
+                path.unlink()
