@@ -184,7 +184,7 @@ class Supervisor(Manager):  # type: ignore[misc]  # honcho has no types
 
     def _write(self, state: _State, message: Message) -> None:
         text = message.data.decode("utf-8", "replace").rstrip("\n")
-        state.log.emit(LogRecord("", 0, "", 0, text.replace("%", "%%"), (), None))
+        state.log.emit(LogRecord("", 0, "", 0, text, (), None))
         state.tail = [*state.tail[-_TAIL_LINES:], text]
         if self._echo:
             self._printer.write(message)
