@@ -58,7 +58,7 @@ class StaleCursor(LakeError):
 class ConcurrentWrite(LakeError):
     """Other writers kept winning; nothing was written."""
 
-    def __init__(self, table: str, cause: Exception) -> None:
+    def __init__(self, table: str, cause: object) -> None:
         super().__init__(f"{table}: other writers committed first and nothing was written; run it again ({cause})")
 
 
@@ -162,7 +162,7 @@ class Lake:
             with duckdb.connect(config=config) as connection:
                 connection.execute("SET TimeZone = 'UTC'")
                 if self.remote:
-                    self._grant_object_store(connection)
+                    self.grant_object_store(connection)
                 yield connection
         finally:
             shutil.rmtree(spill, ignore_errors=True)
@@ -175,12 +175,12 @@ class Lake:
                 return value
         return next((os.environ[key.upper()] for key in sorted(wanted) if key.upper() in os.environ), None)
 
-    def _grant_object_store(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def grant_object_store(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Let DuckDB read the same bucket with the same keys; the statement, which holds them, is in no error."""
         if not self.root.startswith(("s3://", "s3a://")):
             message = f"{self.root}: silver and gold are computed on a local folder or on s3://; use one of these as lake.root"
             raise LakeError(message)
-        connection.load_extension(_bundled_extension("httpfs"))
+        connection.load_extension(bundled_extension("httpfs"))
         endpoint = self._option("endpoint_url", "endpoint", "endpoint_url_s3")
         settings = {
             "KEY_ID": self._option("access_key_id"),
@@ -201,7 +201,7 @@ class Lake:
             raise LakeError(message) from None
 
 
-def _bundled_extension(name: str) -> str:
+def bundled_extension(name: str) -> str:
     """Path of a DuckDB extension that came as a Python package: nothing is downloaded at run time."""
     folder = resources.files(f"duckdb_extension_{name}") / "extensions" / f"v{duckdb.__version__}"
     return str(folder / f"{name}.duckdb_extension")
@@ -217,18 +217,24 @@ def identifiers(names: Sequence[str], prefix: str = "") -> str:
     return ", ".join(f'{prefix}"{name}"' for name in names)
 
 
-def scan(declared: Table, uris: Sequence[str], *, columns: Sequence[str] | None = None) -> str:
-    """SQL of a subquery over data files of the table: its columns in order, NULL where a file is older than a column."""
-    wanted = [column for column in declared.columns if columns is None or column.name in columns]
-    typed = ", ".join(f'NULL::{type_name(column)} AS "{column.name}"' for column in wanted)
+def scan(declared: Table, uris: Sequence[str], *, columns: Sequence[str] | None = None, place: bool = False) -> str:
+    """SQL of a subquery over data files of the table: its columns in order, NULL where a file is older than a column.
+
+    `place` adds `file_index` (into `uris`) and `file_row_number`, which name a row.
+    """
+    wanted = {column.name: type_name(column) for column in declared.columns if columns is None or column.name in columns}
+    if place:
+        wanted |= {"file_index": "UBIGINT", "file_row_number": "BIGINT"}
+    typed = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in wanted.items())
     empty = f"SELECT {typed} WHERE false"
     if not uris:
         return f"({empty})"
     paths = ", ".join(quote(uri) for uri in uris)
     hive = f"hive_partitioning = true, hive_types = {{'{declared.partition_by}': DATE}}"
-    source = f"read_parquet([{paths}], union_by_name = true, {hive})"
-    names = identifiers([column.name for column in wanted])
-    return f"(SELECT {names} FROM ({empty} UNION ALL BY NAME SELECT * FROM {source}))"
+    source = (
+        f"SELECT *{', file_index, file_row_number' if place else ''} FROM read_parquet([{paths}], union_by_name = true, {hive})"
+    )
+    return f"(SELECT {identifiers(list(wanted))} FROM ({empty} UNION ALL BY NAME {source}))"
 
 
 def as_arrow(result: Any) -> pa.Table:

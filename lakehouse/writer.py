@@ -101,16 +101,21 @@ def replace_partitions_once(
     version: int,
     *,
     after: int | _AnyCursor | None = ANY,
+    snapshot: int | None = None,
 ) -> Commit:
     """Put `data` in the place of everything in these partitions, and move the cursor, in one commit.
 
-    Every row of `data` must lie in one of `partitions`; partitions of which `data` has no row become empty.
+    Every row of `data` must lie in one of `partitions`; partitions of which `data` has no row become empty. `snapshot` is the
+    version of the table that `data` was made from: if it is no longer the newest, ConcurrentWrite is raised, nothing written.
     """
     column = lake.declaration(name).partition_by
     if not partitions:
-        return append_once(lake, name, data, app_id, version, after=after)
+        empty = pa.schema([pa.field(each.name, each.type) for each in lake.declaration(name).columns]).empty_table()
+        return append_once(lake, name, empty, app_id, version, after=after)
     predicate = f"{column} IN ({', '.join(repr(day.isoformat()) for day in sorted(set(partitions)))})"
-    return _write_once(lake, name, data, app_id, version, after=after, how={"mode": "overwrite", "predicate": predicate})
+    return _write_once(
+        lake, name, data, app_id, version, after=after, snapshot=snapshot, how={"mode": "overwrite", "predicate": predicate}
+    )
 
 
 def _write_once(
@@ -121,6 +126,7 @@ def _write_once(
     version: int,
     *,
     after: int | _AnyCursor | None,
+    snapshot: int | None = None,
     how: dict[str, Any],
 ) -> Commit:
     declared = lake.declaration(name)
@@ -132,8 +138,10 @@ def _write_once(
             return Commit(written=False, version=int(table.version()), seconds=time.monotonic() - started)
         if not isinstance(after, _AnyCursor) and current != after:
             raise StaleCursor(name, app_id, expected=after, found=current)
-        evolve(table, declared)
+        if snapshot is not None and table.version() != snapshot:
+            raise ConcurrentWrite(name, f"made from version {snapshot}, which is now {table.version()}")
         try:
+            evolve(table, declared)
             write_deltalake(
                 table,
                 conform(data() if callable(data) else data, declared),
