@@ -1,0 +1,63 @@
+"""Asking the gateway: SQL, and how it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from contract.errors import TrackMateError
+
+_OK = 200
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A table: column names, rows, and the cap that cut it if one did."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+    truncated: str | None = None
+
+    @property
+    def value(self) -> Any:
+        """The only value of an answer of one row and one column."""
+        return self.rows[0][0]
+
+
+class GatewayApi:
+    """One gateway; `token` where it wants one."""
+
+    def __init__(self, url: str, token: str | None = None, *, timeout: float = 60.0) -> None:
+        self.url = url
+        self._client = httpx.Client(
+            timeout=timeout, trust_env=False, headers={"Authorization": f"Bearer {token}"} if token else {}
+        )
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self._client.close()
+
+    def sql(self, statement: str) -> Answer:
+        """The answer to one SELECT; raises TrackMateError when there is none."""
+        try:
+            response = self._client.post(f"{self.url}/v1/sql", json={"sql": statement}, headers={"Accept": "application/json"})
+        except httpx.HTTPError as error:
+            raise TrackMateError(f"no gateway answers at {self.url} ({error}). Is it up? See 'trackmate status'") from error
+        if response.status_code != _OK:
+            raise TrackMateError(f"the gateway refused a query with status {response.status_code}: {_message(response)}")
+        body = response.json()
+        return Answer([column["name"] for column in body["columns"]], body["rows"], body.get("truncated"))
+
+    def count(self, table: str, where: str = "") -> int:
+        """How many rows a table has."""
+        return int(self.sql(f"SELECT count(*) FROM {table} {where}").value)  # noqa: S608 - our own table names
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        error = response.json()["error"]
+    except (ValueError, KeyError, TypeError):
+        return response.text[:300]
+    return " ".join(str(error[part]) for part in ("message", "where", "hint") if error.get(part))
