@@ -16,6 +16,7 @@ from lakehouse.hot.errors import HotStoreError, HotStoreTimeout, HotStoreUnavail
 SCHEMA: Final = "trackmate"
 CONNECT_TIMEOUT: Final = timedelta(seconds=10)
 STATEMENT_TIMEOUT: Final = timedelta(seconds=30)
+JOB_TIMEOUT: Final = timedelta(minutes=10)
 
 _KEEPALIVE: Final = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
 _LATER: Final = ("08", "53", "57", "25006", "55P03", "58")

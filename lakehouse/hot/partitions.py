@@ -69,7 +69,7 @@ def ensure(connection: psycopg.Connection, days: Iterable[date]) -> list[date]:
 def _make(connection: psycopg.Connection, day: date) -> None:
     # Both parents first and in one order, or two sessions that hold one each wait for ever.
     connection.execute("SET LOCAL lock_timeout = '10s'")
-    connection.execute("LOCK TABLE trackmate.events, trackmate.metrics IN SHARE UPDATE EXCLUSIVE MODE")
+    connection.execute("LOCK TABLE ONLY trackmate.events, ONLY trackmate.metrics IN SHARE UPDATE EXCLUSIVE MODE")
     connection.execute("LOCK TABLE trackmate.events_default, trackmate.metrics_default IN ACCESS EXCLUSIVE MODE")
     bounds = {"start": sql.Literal(day.isoformat()), "end": sql.Literal((day + timedelta(days=1)).isoformat())}
     for table, statement in zip(TABLES, statements(day), strict=True):

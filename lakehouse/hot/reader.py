@@ -20,6 +20,7 @@ from contract.request import Cursor, EventRequest, Order, severities_from
 from contract.settings import Secret
 from lakehouse.hot import connect
 from lakehouse.hot.arrow import STREAM_TIMEOUT, fetch, stream
+from lakehouse.hot.transactions import next_window
 
 _TEXT: Final = frozenset({"event_id", "run_id", "parent_run_id", "emitter_id", "entities", "metrics", "attributes"})
 """Columns that PostgreSQL keeps in types of its own and the flat layout as text."""
@@ -69,45 +70,13 @@ def read_since(dsn: str | Secret, after_xid: int, max_rows: int) -> Page:
     inside a transaction: it holds up to `max_rows` rows, or one transaction that has more. `last_xid` is the place to go on from.
     Raises HotStoreError.
     """
-    horizon = _one(dsn, sql.SQL("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"))
-    window = sql.SQL("ingest_xid > {}::xid8 AND ingest_xid < {}::xid8").format(_xid(after_xid), _xid(horizon))
-    # The first transaction that does not fit whole.
-    stop = _one(
-        dsn,
-        sql.SQL(
-            "SELECT (SELECT ingest_xid::text::bigint FROM trackmate.events WHERE {}"
-            " ORDER BY trackmate.events.ingest_xid OFFSET {} LIMIT 1)"
-        ).format(window, sql.Literal(max_rows)),
-    )
-    if stop is None:
-        return _page(dsn, window, after_xid, more=False)
-    page = _page(dsn, sql.SQL("{} AND ingest_xid < {}::xid8").format(window, _xid(stop)), after_xid, more=True)
-    if page.table.num_rows:
-        return page
-    single = sql.SQL("ingest_xid = {}::xid8").format(_xid(stop))
-    rest = sql.SQL("SELECT EXISTS (SELECT FROM trackmate.events WHERE {} AND ingest_xid > {}::xid8)::int::bigint").format(
-        window, _xid(stop)
-    )
-    return _page(dsn, single, after_xid, more=_one(dsn, rest) == 1)
-
-
-def _page(dsn: str | Secret, where: sql.Composable, after_xid: int, *, more: bool) -> Page:
-    statement = sql.SQL("SELECT {}{} FROM trackmate.events WHERE {} ORDER BY trackmate.events.ingest_xid").format(
-        _COLUMNS, _BOOKKEEPING, where
+    with connect.connect(dsn) as connection, connect.translated(dsn):
+        window = next_window(connection, after_xid, max_rows)
+    statement = sql.SQL("SELECT {}{} FROM trackmate.events e WHERE {} ORDER BY e.ingest_xid").format(
+        _COLUMNS, _BOOKKEEPING, window.holds()
     )
     table = fetch(dsn, statement, FULL_SCHEMA)
-    return Page(table, table["ingest_xid"][-1].as_py() if table.num_rows else after_xid, more)
-
-
-def _one(dsn: str | Secret, statement: sql.SQL | sql.Composed) -> int | None:
-    with connect.connect(dsn) as connection, connect.translated(dsn):
-        row = connection.execute(statement).fetchone()
-    value: int | None = row[0] if row else None
-    return value
-
-
-def _xid(value: int | None) -> sql.Literal:
-    return sql.Literal(str(value))
+    return Page(table, table["ingest_xid"][-1].as_py() if table.num_rows else after_xid, window.more)
 
 
 def system_identifier(dsn: str | Secret) -> str:
@@ -136,9 +105,10 @@ def has_unconfirmed(dsn: str | Secret, reader: str) -> bool:
     statement = sql.SQL(
         "SELECT EXISTS (SELECT FROM trackmate.events"
         " WHERE ingest_xid > COALESCE((SELECT confirmed_xid FROM trackmate.replication WHERE reader = {}), 0)::text::xid8"
-        " AND ingest_xid < pg_snapshot_xmin(pg_current_snapshot()))::int::bigint"
+        " AND ingest_xid < pg_snapshot_xmin(pg_current_snapshot()))"
     )
-    return _one(dsn, statement.format(sql.Literal(reader))) == 1
+    with connect.connect(dsn) as connection, connect.translated(dsn):
+        return connection.execute(statement.format(sql.Literal(reader))).fetchone() == (True,)
 
 
 def confirmations(dsn: str | Secret) -> dict[str, int]:
