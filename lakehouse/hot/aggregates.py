@@ -75,7 +75,8 @@ ON CONFLICT (bucket, name, site_id, app_name, tool, chamber, recipe) {merge}
 """
 _MERGE_METRICS: Final = """DO UPDATE SET
     count = t.count + excluded.count, min = least(t.min, excluded.min), max = greatest(t.max, excluded.max),
-    sum_count = t.sum_count + excluded.sum_count, sum = t.sum + excluded.sum, sum_squares = t.sum_squares + excluded.sum_squares"""
+    sum_count = t.sum_count + excluded.sum_count, sum = t.sum + excluded.sum,
+    sum_squares = t.sum_squares + excluded.sum_squares"""
 
 
 @dataclass(frozen=True)

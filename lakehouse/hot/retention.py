@@ -69,7 +69,8 @@ def _days(connection: psycopg.Connection, level: levels.Level) -> Iterator[_Day]
     if level.hypertables:
         rows = connection.execute(
             "SELECT (range_start AT TIME ZONE 'UTC')::date, range_end AT TIME ZONE 'UTC',"
-            " format('%I.%I', chunk_schema, chunk_name) FROM timescaledb_information.chunks WHERE hypertable_schema = 'trackmate' AND hypertable_name = 'events' ORDER BY 1"
+            " format('%I.%I', chunk_schema, chunk_name) FROM timescaledb_information.chunks"
+            " WHERE hypertable_schema = 'trackmate' AND hypertable_name = 'events' ORDER BY 1"
         ).fetchall()
         for day, end, table in rows:
             yield _Day(day, end, table)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 import msgspec
 from msgspec import UNSET
@@ -18,6 +18,7 @@ from contract.event import Error, Event, Finish, Progress, State
 
 DELIMITER: Final = "\x01"
 QUOTE: Final = "\x02"
+COPY_OPTIONS: Final[LiteralString] = r"(FORMAT csv, DELIMITER E'\x01', QUOTE E'\x02')"
 
 EVENT_COLUMNS: Final = (
     "event_id", "timestamp", "kind", "name", "site_id", "app_name", "app_version", "app_instance_id", "run_id", "parent_run_id",

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from operator import attrgetter
-from typing import Any, Final, LiteralString, Self
+from typing import Any, Final, Self
 
 import psycopg
 from psycopg import AsyncConnection, errors, sql
@@ -43,13 +43,14 @@ def _columns(names: Sequence[str]) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, names))
 
 
-_OPTIONS: Final[LiteralString] = r"(FORMAT csv, DELIMITER E'\x01', QUOTE E'\x02')"
-_COPY_EVENTS: Final = sql.SQL("COPY trackmate.events ({}) FROM STDIN " + _OPTIONS).format(_columns(rows.EVENT_COLUMNS))
-_COPY_METRICS: Final = sql.SQL("COPY trackmate.metrics ({}) FROM STDIN " + _OPTIONS).format(_columns(rows.METRIC_COLUMNS))
+_COPY_EVENTS: Final = sql.SQL("COPY trackmate.events ({}) FROM STDIN " + rows.COPY_OPTIONS).format(_columns(rows.EVENT_COLUMNS))
+_COPY_METRICS: Final = sql.SQL("COPY trackmate.metrics ({}) FROM STDIN " + rows.COPY_OPTIONS).format(
+    _columns(rows.METRIC_COLUMNS)
+)
 _STAGE: Final = sql.SQL(
     "CREATE TEMP TABLE IF NOT EXISTS event_stage ON COMMIT DELETE ROWS AS SELECT {} FROM trackmate.events WITH NO DATA"
 ).format(_columns(rows.EVENT_COLUMNS))
-_COPY_STAGE: Final = sql.SQL("COPY event_stage ({}) FROM STDIN " + _OPTIONS).format(_columns(rows.EVENT_COLUMNS))
+_COPY_STAGE: Final = sql.SQL("COPY event_stage ({}) FROM STDIN " + rows.COPY_OPTIONS).format(_columns(rows.EVENT_COLUMNS))
 _INSERT: Final = sql.SQL("INSERT INTO trackmate.events ({0}) SELECT {0} FROM event_stage ON CONFLICT DO NOTHING").format(
     _columns(rows.EVENT_COLUMNS)
 )
