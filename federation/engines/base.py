@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import pyarrow as pa
 
@@ -163,7 +163,7 @@ class Result:
         """Stop, if it still runs, and let go of everything that it holds."""
         await self.close()
 
-    async def __aenter__(self) -> Result:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

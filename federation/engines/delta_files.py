@@ -7,12 +7,14 @@ Partition columns are not in the files: where every path spells them as the log 
 DuckDB's Delta extension instead.
 """
 
+# ruff: noqa: S608 - SQL is made here: names come from declarations and logs and are quoted, values are literals
+
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Final
@@ -29,8 +31,8 @@ from federation.engines.pruning import ColumnStats, Predicate, prune
 READABLE_FEATURES: Final = frozenset({"timestampNtz", "vacuumProtocolCheck", "v2Checkpoint"})
 """Reader features that leave a data file meaning what it says; with any other the Delta extension reads the table."""
 
-MAX_PLAIN_READER: Final = 1
-"""The last reader version without column mapping (2) and named features (3)."""
+MAX_READER: Final = 3
+"""The last reader version there is: 2 brings column mapping, 3 names its features."""
 
 HIVE_NULL: Final = "__HIVE_DEFAULT_PARTITION__"
 KEPT_VERSIONS: Final = 8
@@ -50,6 +52,7 @@ class Snapshot:
     """One version of one table: its schema, files and statistics."""
 
     uri: str
+    table_id: str
     version: int
     schema: pa.Schema
     partition_columns: tuple[str, ...]
@@ -61,19 +64,17 @@ class Snapshot:
     def files(self) -> list[str]:
         """Each data file's full path or address."""
         root = self.uri.rstrip("/")
-        return [_full_path(root, path) for path in self.actions["path"].to_pylist()]
+        return [_full_path(root, str(path)) for path in self.actions["path"].to_pylist()]
 
     @cached_property
     def sizes(self) -> list[int]:
         """Each data file's size in bytes."""
-        sizes: list[int] = self.actions["size_bytes"].to_pylist()
-        return sizes
+        return [int(size or 0) for size in self.actions["size_bytes"].to_pylist()]
 
     @cached_property
     def rows(self) -> list[int | None]:
         """Each data file's rows, None where the log does not say."""
-        rows: list[int | None] = self.actions["num_records"].to_pylist()
-        return rows
+        return list(self.actions["num_records"].to_pylist())
 
     @property
     def row_count(self) -> int | None:
@@ -82,8 +83,8 @@ class Snapshot:
 
     def partition(self, column: str) -> list[Any]:
         """Each data file's value of a partition column."""
-        values: list[Any] = _struct_field(self.actions, "partition", column).to_pylist()
-        return values
+        values = _struct_field(self.actions, "partition", column)
+        return [None] * len(self.files) if values is None else values.to_pylist()
 
     def stats(self, column: str) -> ColumnStats | None:
         """What the log knows of a column; None when it knows nothing at all."""
@@ -118,14 +119,21 @@ class Snapshot:
     def relation(self, name: str, predicates: Sequence[Predicate]) -> Relation:
         """The table as a SELECT over the files that `predicates` leave."""
         total = sum(self.sizes)
-        counts = {"files_total": len(self.files), "bytes_total": total, "rows_total": self.row_count}
+        whole = ScanStats(
+            name,
+            "extension",
+            self.version,
+            files=len(self.files),
+            files_total=len(self.files),
+            bytes=total,
+            bytes_total=total,
+            rows_total=self.row_count,
+        )
         if self.needs_extension is not None:
-            stats = ScanStats(name, "extension", self.version, len(self.files), bytes=total, **counts)
-            return Relation(f"SELECT * FROM delta_scan({literal(self.uri)}, version := {self.version})", stats)
+            return Relation(f"SELECT * FROM delta_scan({literal(self.uri)}, version := {self.version})", whole)
         kept, used = self.prune(predicates)
         size = sum(self.sizes[i] for i in kept)
-        stats = ScanStats(name, "files", self.version, len(kept), bytes=size, pushed=used, **counts)
-        return Relation(self._select(kept), stats)
+        return Relation(self._select(kept), replace(whole, route="files", files=len(kept), bytes=size, pushed=used))
 
     def _select(self, kept: Sequence[int]) -> str:
         parts = [empty_relation(self.schema)]
@@ -250,15 +258,33 @@ class DeltaLog:
                 self._past.popitem(last=False)
             return snapshot
 
+    def transaction(self, app_id: str, version: int) -> int | None:
+        """Where the cursor `app_id` stood at that version; None if it was never set, or the log no longer tells."""
+        with self._lock:
+            table = self._table
+            try:
+                if table is None or table.version() != version:
+                    table = DeltaTable(self.uri, version=version, storage_options=dict(self.storage_options))
+                mark: int | None = table.transaction_version(app_id)
+            except (DeltaError, OSError):
+                return None
+            return mark
+
     def _snapshot(self, table: DeltaTable) -> Snapshot:
         return Snapshot(
             uri=self.uri,
+            table_id=str(table.metadata().id),
             version=table.version(),
-            schema=pa.schema(table.schema().to_arrow()),
+            schema=_schema(table),
             partition_columns=tuple(table.metadata().partition_columns),
             actions=pa.table(table.get_add_actions()),
             needs_extension=_needs_extension(table),
         )
+
+
+def _schema(table: DeltaTable) -> pa.Schema:
+    schema: Any = table.schema().to_arrow()
+    return pa.schema(schema)
 
 
 def _needs_extension(table: DeltaTable) -> str | None:
@@ -267,7 +293,7 @@ def _needs_extension(table: DeltaTable) -> str | None:
         return "column mapping"
     protocol = table.protocol()
     features = set(protocol.reader_features or ())
-    if protocol.min_reader_version > MAX_PLAIN_READER and not features and protocol.min_reader_version != 2:  # noqa: PLR2004
+    if protocol.min_reader_version > MAX_READER:
         return f"reader version {protocol.min_reader_version}"
     unknown = sorted(features - READABLE_FEATURES)
     return ", ".join(unknown) if unknown else None
@@ -280,14 +306,15 @@ def _full_path(root: str, path: str) -> str:
     return f"{root}/{unquote(path)}"
 
 
-def _struct_field(actions: pa.Table, part: str, column: str) -> pa.ChunkedArray | None:
+def _struct_field(actions: pa.Table, part: str, column: str) -> pa.ChunkedArray[Any] | None:
     if part not in actions.column_names:
         return None
-    kind = actions.schema.field(part).type
+    kind: Any = actions.schema.field(part).type
     place = kind.get_field_index(column)
     if place < 0:
         return None
-    return pa.chunked_array([chunk.field(place) for chunk in actions[part].chunks], kind.field(place).type)
+    chunks: list[Any] = actions[part].chunks
+    return pa.chunked_array([chunk.field(place) for chunk in chunks], kind.field(place).type)
 
 
 def _spelt_alike(kind: pa.DataType) -> bool:

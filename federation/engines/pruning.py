@@ -170,7 +170,8 @@ def _number(value: Any) -> Any:
 
 
 def _float(value: Any) -> Any:
-    return float(value) if _number(value) is not None and abs(value) < _EXACT_IN_DOUBLE else None
+    number = _number(value)
+    return float(number) if number is not None and abs(number) < _EXACT_IN_DOUBLE else None
 
 
 def _lower_float(value: float) -> float | None:
@@ -181,7 +182,7 @@ def _upper_float(value: float) -> float | None:
     return None if math.isnan(value) else math.nextafter(math.nextafter(value, math.inf), math.inf)
 
 
-def _moment(kind: pa.DataType) -> Callable[[Any], Any]:
+def _moment(kind: Any) -> Callable[[Any], Any]:
     zoned = kind.tz is not None
 
     def coerce(value: Any) -> Any:
