@@ -217,11 +217,15 @@ def _find(dsn: str | Secret, where: sql.Composable) -> pa.Table:
     return fetch(dsn, statement, FULL_SCHEMA)
 
 
-def custody_counts(dsn: str | Secret, start: datetime, end: datetime) -> pa.Table:
-    """For each emitter and hour between two moments: how many events are here, and their lowest and highest number."""
+def custody_counts(dsn: str | Secret, start: datetime, end: datetime, *, up_to_xid: int | None = None) -> pa.Table:
+    """For each emitter and hour between two moments: how many events are here, and their lowest and highest number.
+
+    `up_to_xid` counts only what transactions up to that one brought, such as the last one that a reader has confirmed.
+    """
+    taken = sql.SQL("") if up_to_xid is None else sql.SQL(" AND ingest_xid <= {}::xid8").format(_xid(up_to_xid))
     statement = sql.SQL(
         "SELECT emitter_id::text AS emitter_id, date_trunc('hour', \"timestamp\") AS hour, count(*) AS events,"
         " min(emitter_seq) AS min_seq, max(emitter_seq) AS max_seq FROM trackmate.events"
-        ' WHERE "timestamp" >= {} AND "timestamp" < {} AND emitter_id IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2'
-    ).format(_moment(start), _moment(end))
+        ' WHERE "timestamp" >= {} AND "timestamp" < {} AND emitter_id IS NOT NULL{} GROUP BY 1, 2 ORDER BY 1, 2'
+    ).format(_moment(start), _moment(end), taken)
     return fetch(dsn, statement, CUSTODY_SCHEMA)
