@@ -43,7 +43,8 @@ class Source:
 
     def position(self) -> int:
         """Bytes of the file as stored that were read."""
-        return self._raw.tell()
+        # The readers on top close the file when they come to its end.
+        return self.size if self._raw.closed else self._raw.tell()
 
 
 @contextmanager
