@@ -222,7 +222,7 @@ def custody_counts(dsn: str | Secret, start: datetime, end: datetime, *, up_to_x
 
     `up_to_xid` counts only what transactions up to that one brought, such as the last one that a reader has confirmed.
     """
-    taken = sql.SQL("") if up_to_xid is None else sql.SQL(" AND ingest_xid <= {}::xid8").format(_xid(up_to_xid))
+    taken = sql.SQL("") if up_to_xid is None else sql.SQL(" AND ingest_xid <= {}::xid8").format(sql.Literal(str(up_to_xid)))
     statement = sql.SQL(
         "SELECT emitter_id::text AS emitter_id, date_trunc('hour', \"timestamp\") AS hour, count(*) AS events,"
         " min(emitter_seq) AS min_seq, max(emitter_seq) AS max_seq FROM trackmate.events"
