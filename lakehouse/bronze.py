@@ -189,25 +189,25 @@ def append_hot(
 
     Follows transaction ids, so late events and transactions that commit out of order are never skipped; at most `pages` commits.
     """
-    from lakehouse.hot import reader
+    from lakehouse.hot.reader import confirm, read_since, system_identifier
 
     started = time.monotonic()
-    app_id = hot_app_id(reader.system_identifier(dsn))
+    app_id = hot_app_id(system_identifier(dsn))
     first = cursor = transaction_version(lake, BRONZE_EVENTS.name, app_id)
     if cursor is not None:
         # A run that died between its commit and its confirmation is made good here.
-        reader.confirm(dsn, HOT_READER, cursor)
+        confirm(dsn, HOT_READER, cursor)
     rows = size = 0
     version = None
     more = True
     for _ in range(pages):
-        page = reader.read_since(dsn, cursor or 0, max_rows)
+        page = read_since(dsn, cursor or 0, max_rows)
         more = page.more
         if page.table.num_rows:
             data = _from_hot(page.table, app_id.removeprefix("hot:"), now())
             commit = append_once(lake, BRONZE_EVENTS.name, data, app_id, page.last_xid, after=cursor)
             rows, size, version, cursor = rows + commit.rows, size + commit.bytes, commit.version, page.last_xid
-            reader.confirm(dsn, HOT_READER, cursor)
+            confirm(dsn, HOT_READER, cursor)
         if not more:
             break
     return Appended(

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
+from uuid import uuid4
 
 import pyarrow as pa
 from deltalake import (
@@ -30,7 +32,7 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.schema import Schema
 
 from lakehouse.files import commit_actions
-from lakehouse.lake import ConcurrentWrite, Lake, StaleCursor
+from lakehouse.lake import ConcurrentWrite, Lake, LakeError, StaleCursor
 from lakehouse.tables import Table
 
 Rows = pa.Table | pa.RecordBatchReader | Callable[[], pa.RecordBatchReader]
@@ -39,6 +41,9 @@ Rows = pa.Table | pa.RecordBatchReader | Callable[[], pa.RecordBatchReader]
 TARGET_FILE_BYTES: Final = 128 * 1024 * 1024
 ROW_GROUP_ROWS: Final = 131_072
 ATTEMPTS: Final = 12
+
+_MARK: Final = "trackmate.write"
+"""Under this name a commit carries the id of the attempt that made it."""
 
 
 class _AnyCursor:
@@ -108,21 +113,31 @@ def replace_partitions_once(
     Every row of `data` must lie in one of `partitions`; partitions of which `data` has no row become empty. `snapshot` is the
     version of the table that `data` was made from: if it is no longer the newest, ConcurrentWrite is raised, nothing written.
     """
-    column = lake.declaration(name).partition_by
     if not partitions:
         empty = pa.schema([pa.field(each.name, each.type) for each in lake.declaration(name).columns]).empty_table()
         return append_once(lake, name, empty, app_id, version, after=after)
-    predicate = f"{column} IN ({', '.join(repr(day.isoformat()) for day in sorted(set(partitions)))})"
+    predicate = _in_partitions(lake.declaration(name), partitions)
     return _write_once(
         lake, name, data, app_id, version, after=after, snapshot=snapshot, how={"mode": "overwrite", "predicate": predicate}
     )
+
+
+def replace_partitions(lake: Lake, name: str, data: Rows, partitions: Sequence[date]) -> Commit:
+    """Put `data` in the place of everything in these partitions, without a cursor: for what can be computed again at any time."""
+    how = {"mode": "overwrite", "predicate": _in_partitions(lake.declaration(name), partitions)}
+    return _write_once(lake, name, data, None, 0, after=ANY, how=how)
+
+
+def _in_partitions(declared: Table, partitions: Sequence[date]) -> str:
+    days = ", ".join(f"'{day.isoformat()}'" for day in sorted(set(partitions)))
+    return f"{declared.partition_by} IN ({days})"
 
 
 def _write_once(
     lake: Lake,
     name: str,
     data: Rows,
-    app_id: str,
+    app_id: str | None,
     version: int,
     *,
     after: int | _AnyCursor | None,
@@ -133,13 +148,14 @@ def _write_once(
     started = time.monotonic()
     for attempt in range(ATTEMPTS):
         table = lake.table(name)
-        current = table.transaction_version(app_id)
+        current = None if app_id is None else table.transaction_version(app_id)
         if current is not None and current >= version:
             return Commit(written=False, version=int(table.version()), seconds=time.monotonic() - started)
         if not isinstance(after, _AnyCursor) and current != after:
-            raise StaleCursor(name, app_id, expected=after, found=current)
+            raise StaleCursor(name, str(app_id), expected=after, found=current)
         if snapshot is not None and table.version() != snapshot:
             raise ConcurrentWrite(name, f"made from version {snapshot}, which is now {table.version()}")
+        mark = str(uuid4())
         try:
             evolve(table, declared)
             write_deltalake(
@@ -148,37 +164,40 @@ def _write_once(
                 **how,
                 target_file_size=TARGET_FILE_BYTES,
                 writer_properties=writer_properties(declared),
-                commit_properties=CommitProperties(app_transactions=[Transaction(app_id, version)]),
+                commit_properties=CommitProperties(
+                    custom_metadata={_MARK: mark},
+                    app_transactions=None if app_id is None else [Transaction(app_id, version)],
+                ),
             )
         except CommitFailedError as error:
             if isinstance(data, pa.RecordBatchReader) or attempt == ATTEMPTS - 1:
                 raise ConcurrentWrite(name, error) from error
             time.sleep(random.uniform(0, min(2.0, 0.02 * 2**attempt)))  # noqa: S311 - jitter, not a secret
             continue
-        return _receipt(lake, name, table, app_id, version, started)
+        return _receipt(lake, name, table, mark, started)
     raise AssertionError  # the loop's last round returns or raises
 
 
-def _receipt(lake: Lake, name: str, table: DeltaTable, app_id: str, version: int, started: float) -> Commit:
+def _receipt(lake: Lake, name: str, table: DeltaTable, mark: str, started: float) -> Commit:
     """Find our own commit in the log, make it durable, and count what it holds."""
     filesystem = lake.filesystem(table)
     for number in range(int(table.version()), -1, -1):
         actions = commit_actions(filesystem, number) or []
-        if not any(a.get("txn", {}).get("appId") == app_id and a["txn"]["version"] == version for a in actions):
+        info: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+        if info.get(_MARK) != mark:
             continue
         added = [action["add"] for action in actions if "add" in action]
-        metrics: dict[str, Any] = next((a["commitInfo"].get("operationMetrics", {}) for a in actions if "commitInfo" in a), {})
         if not lake.remote:
-            _sync(Path(lake.uri(name)), [add["path"] for add in added] + [f"_delta_log/{number:020d}.json"])
+            _sync(Path(lake.uri(name)), [unquote(add["path"]) for add in added] + [f"_delta_log/{number:020d}.json"])
         return Commit(
             written=True,
             version=number,
-            rows=int(metrics.get("num_added_rows", 0)),
+            rows=int(info.get("operationMetrics", {}).get("num_added_rows", 0)),
             bytes=sum(add["size"] for add in added),
             seconds=time.monotonic() - started,
         )
-    message = f"{name}: the commit that moved {app_id!r} to {version} is not in the log"
-    raise AssertionError(message)
+    message = f"{name}: the commit just made is not in its log; check that nothing deletes files under {lake.uri(name)}"
+    raise LakeError(message)
 
 
 def _sync(root: Path, paths: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 
 from lakehouse.files import DataFile, active_files, changes
 from lakehouse.lake import Lake, LogExpired, identifiers, quote, scan
-from lakehouse.silver.step import MAX_ROWS, Refreshed, nothing_new, overlapping, refreshed
+from lakehouse.silver.step import MAX_ROWS, Refreshed, nothing_new, overlapping, refreshed, source_cursor
 from lakehouse.tables import BRONZE_EVENTS, FLAT, SILVER_EVENTS
 from lakehouse.writer import append_once
 
@@ -41,7 +41,7 @@ def refresh_events(lake: Lake, *, max_rows: int = MAX_ROWS, max_bytes: int = MAX
     """
     started = time.monotonic()
     bronze, silver = lake.table(BRONZE_EVENTS.name), lake.table(SILVER_EVENTS.name)
-    app_id = f"{BRONZE_EVENTS.name}:{bronze.metadata().id}"
+    app_id = source_cursor(lake, BRONZE_EVENTS.name)
     cursor: int | None = silver.transaction_version(app_id)
     batch = _next_batch(lake, bronze, -1 if cursor is None else cursor, max_rows, max_bytes)
     if not batch.files:

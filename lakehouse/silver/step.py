@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from lakehouse.files import DataFile, active_files
 from lakehouse.lake import Lake, scan
-from lakehouse.tables import SILVER_EVENTS
+from lakehouse.tables import BRONZE_EVENTS, SILVER_EVENTS
 from lakehouse.writer import Commit
 
 MAX_ROWS = 1_000_000
@@ -73,6 +73,11 @@ class NewEvents:
     more: bool
 
 
+def source_cursor(lake: Lake, source: str) -> str:
+    """The name under which a follower of the table keeps its cursor; a table made anew is followed from its beginning."""
+    return f"{source}:{lake.table(source).metadata().id}"
+
+
 def new_events(lake: Lake, follower: str, max_rows: int) -> NewEvents | None:
     """What `follower` has not seen of silver.events yet, at most about `max_rows` rows; None if it has seen everything.
 
@@ -80,13 +85,16 @@ def new_events(lake: Lake, follower: str, max_rows: int) -> NewEvents | None:
     silver.events can't hide a row or show it twice.
     """
     events = lake.table(SILVER_EVENTS.name)
-    app_id = f"{SILVER_EVENTS.name}:{events.metadata().id}"
+    app_id = source_cursor(lake, SILVER_EVENTS.name)
     cursor: int | None = lake.table(follower).transaction_version(app_id)
     low = 0 if cursor is None else cursor + 1
+    top = events.transaction_version(source_cursor(lake, BRONZE_EVENTS.name))
+    if top is None or top < low:
+        return None
     files = [file for file in active_files(lake, SILVER_EVENTS.name, events) if file.may_hold("bronze_version", low, None)]
     if not files:
         return None
-    target, more = _target(files, low, max_rows)
+    target, more = _target(files, low, top, max_rows)
     files = [file for file in files if file.may_hold("bronze_version", low, target)]
     rows = scan(SILVER_EVENTS, [file.uri for file in files])
     return NewEvents(
@@ -99,9 +107,9 @@ def new_events(lake: Lake, follower: str, max_rows: int) -> NewEvents | None:
     )
 
 
-def _target(files: Sequence[DataFile], low: int, max_rows: int) -> tuple[int, bool]:
-    """Up to which bronze version to read so that the files to open hold about `max_rows` rows, and whether that leaves some out."""
-    ends = sorted({max(low, file.maximum.get("bronze_version", low)) for file in files})
+def _target(files: Sequence[DataFile], low: int, top: int, max_rows: int) -> tuple[int, bool]:
+    """Up to which bronze version to read so that the files to open hold about `max_rows` rows; whether that leaves some out."""
+    ends = sorted({max(low, file.maximum.get("bronze_version", top)) for file in files})
     chosen = ends[0]
     for end in ends[1:]:
         if sum(file.rows or 0 for file in files if file.may_hold("bronze_version", low, end)) > max_rows:
