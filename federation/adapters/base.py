@@ -92,7 +92,8 @@ async def answer(adapter: Adapter, request: EventRequest) -> SourceRows:
     rows = 0
     batches = adapter.query(asked)
     try:
-        async for batch in batches:
+        async for given in batches:
+            batch = given if given.schema.equals(FLAT_SCHEMA) else given.select(FLAT_SCHEMA.names).cast(FLAT_SCHEMA)
             matching = batch if not rest else batch.filter(matches(batch, request, rest))
             rows += matching.num_rows
             kept.append(matching)

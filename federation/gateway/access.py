@@ -13,7 +13,7 @@ from federation.auth import LOOPBACK, Denied, Principal, TokenStore
 from federation.gateway import errors
 from federation.gateway.metrics import Metrics
 from federation.gateway.permissions import Permission, PermissionTable
-from federation.limits import Limiter
+from federation.limits import Limiter, TooMany
 
 PRINCIPAL: Final = "trackmate.principal"
 """The key of the ASGI scope that holds the request's `Principal`."""
@@ -62,7 +62,7 @@ class Access:
             scope[PRINCIPAL] = principal
             with self._limiter.admit(principal.token_id):
                 await self._app(scope, receive, send)
-        except (Denied, errors.TooMany) as error:
+        except (Denied, TooMany) as error:
             answer = errors.from_exception(error)
             self._metrics.refused(answer.code)
             await errors.response(answer)(scope, receive, send)

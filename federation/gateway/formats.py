@@ -80,6 +80,12 @@ def rows_as_lines(rows: Iterable[Any]) -> bytes:
     return _JSON.encode_lines(list(rows))
 
 
+def rows_as_arrays(table: pa.Table) -> list[list[Any]]:
+    """Each row as a list of values, for column names may repeat."""
+    columns = [column.to_pylist() for column in table.columns]
+    return [list(row) for row in zip(*columns, strict=True)] if columns else []
+
+
 def zoned(table: pa.Table) -> pa.Table:
     """The same table with every timestamp that carries no zone marked as UTC, which is what all of ours are."""
     for place, column in enumerate(table.schema):

@@ -49,6 +49,20 @@ class PermissionTable:
                 return needed
         return "public"
 
+    def declared(self, path: str, method: str) -> Permission:
+        """The permission of the route with this path template and method."""
+        for route, needed in self._routes:
+            if route.path == path and method in (route.methods or ()):
+                return needed
+        message = f"there is no route {method} {path}"
+        raise UndeclaredRoute(message)
+
+    def listed(self) -> list[tuple[str, str, Permission]]:
+        """Every route as method, path template and permission."""
+        return [
+            (method, route.path, needed) for route, needed in self._routes for method in sorted((route.methods or set()) - {"HEAD"})
+        ]
+
     def route(self, scope: Scope) -> str:
         """The path template that serves the request, for metrics: bounded in number whatever callers ask."""
         for route, _ in self._routes:

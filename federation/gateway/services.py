@@ -11,7 +11,8 @@ from fastapi import Depends, Request
 from contract.event import Event
 from federation.adapters.base import Adapter, SourceHealth
 from federation.auth import Principal, TokenStore
-from federation.engines.base import Engine
+from federation.engines.base import Engine, Limits
+from federation.engines.catalog import Catalog
 from federation.gateway.access import PRINCIPAL
 from federation.gateway.metrics import Metrics
 from federation.gateway.settings import GatewaySettings
@@ -27,16 +28,9 @@ class Writer(Protocol):
         """Write a batch; the result has `inserted`, `duplicates` and `refused`."""
 
 
-class Catalog(Protocol):
-    """What tables there are, for /v1/catalog."""
-
-    def describe(self, principal: Principal) -> list[dict[str, Any]]:
-        """Each table with its columns, as JSON values."""
-
-
 @dataclass
 class Services:
-    """One gateway's parts. `writer` is None until the hot store has been reached and migrated."""
+    """One gateway's parts. `writer` is None until the hot store has been reached and migrated; `sql_limits` are the caps of one statement."""
 
     settings: GatewaySettings
     tokens: TokenStore
@@ -44,7 +38,9 @@ class Services:
     adapters: Sequence[Adapter]
     unified: Unified
     engine: Engine
+    sql_limits: Limits
     tracer: Tracer
+    catalog: Catalog
     writer: Writer | None = None
     limiter: Limiter = field(init=False)
     ingests: Gate = field(init=False)
