@@ -166,7 +166,7 @@ def _number(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     # beyond 2^53 an engine that compares as double takes neighbours for equal; NaN fails the comparison too
-    return value if isinstance(value, float | Decimal) and abs(value) < _EXACT_IN_DOUBLE else None
+    return value if isinstance(value, float | Decimal) and abs(float(value)) < _EXACT_IN_DOUBLE else None
 
 
 def _float(value: Any) -> Any:
