@@ -43,6 +43,7 @@ def _upgrade(connection: psycopg.Connection) -> str:
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import create_engine
+    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import StaticPool
 
     connection.execute("CREATE SCHEMA IF NOT EXISTS trackmate")
@@ -61,6 +62,8 @@ def _upgrade(connection: psycopg.Connection) -> str:
         command.upgrade(config, "head")
         revision = MigrationContext.configure(bound, opts={"version_table_schema": "trackmate"}).get_current_revision()
         bound.commit()
+    except DBAPIError as error:
+        raise (error.orig if isinstance(error.orig, psycopg.Error) else error) from error
     finally:
         connection.rollback()
         connection.autocommit = True

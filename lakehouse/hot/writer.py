@@ -146,7 +146,9 @@ class HotWriter:
         if not events:
             return WriteResult()
         order = sorted(range(len(events)), key=[_KEY(event) for event in events].__getitem__)
-        return await self._write(_Batch([events[index] for index in order], order))
+        result = await self._write(_Batch([events[index] for index in order], order))
+        result.refused.sort(key=attrgetter("index"))
+        return result
 
     async def _write(self, batch: _Batch) -> WriteResult:
         try:
