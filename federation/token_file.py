@@ -21,6 +21,9 @@ FILE_NAME = "tokens.json"
 """The name of the tokens file, beside trackmate.yaml."""
 
 
+_OLD = ".old-"
+
+
 class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One token as it is kept: never the token itself.
 
@@ -59,6 +62,9 @@ class TokenFile:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             message = f"{self.path} is not a tokens file ({error}): mend it or restore it from a backup"
             raise TokenFileError(message) from error
+        except OSError as error:
+            message = f"{self.path} can't be read ({error.strerror}): give it to the user that the gateway runs as"
+            raise TokenFileError(message) from error
 
     def add(
         self, token_id: str, scopes: Sequence[str], sites: Sequence[str] | None, expires: dt.datetime | None, now: dt.datetime
@@ -77,11 +83,13 @@ class TokenFile:
         return plain
 
     def revoke(self, token_id: str, now: dt.datetime) -> None:
-        """Mark a token revoked; raises `TokenFileError` when it is not there."""
+        """Mark a token revoked, and with it its older secrets that a rotation left; raises `TokenFileError` when it is not there."""
         with self._changing() as records:
-            place = self._place(records, token_id)
-            if records[place].revoked is None:
-                records[place] = msgspec.structs.replace(records[place], revoked=now)
+            self._place(records, token_id)
+            for place, record in enumerate(records):
+                named = record.id == token_id or record.id.startswith(f"{token_id}{_OLD}")
+                if named and record.revoked is None:
+                    records[place] = msgspec.structs.replace(record, revoked=now)
 
     def rotate(self, token_id: str, now: dt.datetime, grace: dt.timedelta) -> str:
         """Give a token a new secret; the old one goes on for `grace`, under the id with `.old` and the time after it."""
@@ -97,7 +105,7 @@ class TokenFile:
             records.append(
                 msgspec.structs.replace(
                     current,
-                    id=f"{token_id}.old-{now:%Y%m%dT%H%M%S%f}",
+                    id=f"{token_id}{_OLD}{now:%Y%m%dT%H%M%S%f}",
                     expires=until if current.expires is None else min(until, current.expires),
                     revoked=None if grace else now,
                 )
@@ -122,6 +130,7 @@ class TokenFile:
             handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")
             try:
                 with os.fdopen(handle, "wb") as aside:
+                    self._keep_owner(aside.fileno())
                     aside.write(msgspec.json.format(msgspec.json.encode(_Document(records)), indent=2) + b"\n")
                     aside.flush()
                     os.fsync(aside.fileno())
@@ -129,6 +138,15 @@ class TokenFile:
             except OSError:
                 Path(name).unlink(missing_ok=True)
                 raise
+
+    def _keep_owner(self, handle: int) -> None:
+        """Leave the file to whom it, or its folder, belongs: an operator who is root must not lock the gateway out."""
+        there = self.path if self.path.exists() else self.path.parent
+        status = there.stat()
+        if os.geteuid() == 0:
+            os.fchown(handle, status.st_uid, status.st_gid)
+        if there is self.path:
+            os.fchmod(handle, status.st_mode & 0o660)
 
 
 def _record(values: dict[str, object]) -> TokenRecord:

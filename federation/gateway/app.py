@@ -12,10 +12,10 @@ from starlette.types import ASGIApp
 from federation.gateway import errors
 from federation.gateway.access import Access
 from federation.gateway.permissions import PermissionTable
-from federation.gateway.routes import catalog, ingest, service, sql, trace, unified
+from federation.gateway.routes import catalog, docs, ingest, service, sql, trace, unified
 from federation.gateway.services import Services
 
-ROUTERS = (service.router, ingest.router, unified.router, sql.router, catalog.router, trace.router)
+ROUTERS = (service.router, docs.router, ingest.router, unified.router, sql.router, catalog.router, trace.router)
 
 DESCRIPTION = """Events in, and answers out, over every source at once.
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from contract.errors import InvalidBody
 from federation.engines.base import EngineError, GateError, Limits, QueryError, QueryTimeout, ResourceLimit, Stats
 from federation.gateway import audit, body, formats
+from federation.gateway.disconnect import while_connected
 from federation.gateway.errors import ApiError
 from federation.gateway.permissions import permission
 from federation.gateway.services import Asker, Served
@@ -78,7 +79,7 @@ async def sql(request: Request, services: Served, asker: Asker) -> Response:
     asked = _decode(received)
     started = time.monotonic()
     try:
-        table, stats = await _run(services, asker, asked)
+        table, stats = await while_connected(request, _run(services, asker, asked))
     except EngineError as error:
         audit.record("sql", asker, outcome=error.code, sql=asked.sql, seconds=round(time.monotonic() - started, 3))
         raise _refusal(error) from error
