@@ -166,7 +166,8 @@ def check(lake: Lake, dates: Iterable[date] | None = None) -> CustodyReport:
             SELECT count(*) FILTER (emitter_id <> ''), sum(numbered), sum(in_silver), sum(acknowledged_missing), sum(missing),
                    sum(dropped), sum(greatest(missing - dropped, 0))
             FROM (SELECT emitter_id, sum(numbered) AS numbered, sum(in_silver) AS in_silver, sum(missing) AS missing,
-                         sum(acknowledged_missing) AS acknowledged_missing, sum(dropped) AS dropped FROM {rows} GROUP BY emitter_id)
+                         sum(acknowledged_missing) AS acknowledged_missing, sum(dropped) AS dropped
+                  FROM {rows} GROUP BY emitter_id)
             """
         ).fetchone()
         findings = connection.execute(

@@ -20,7 +20,10 @@ _CUT_OFF = timedelta(microseconds=999)
 
 @dataclass(frozen=True)
 class DataFile:
-    """One Parquet file: DuckDB reads `uri`, `path` is relative to the table; a column without statistics is in no mapping."""
+    """One Parquet file: DuckDB reads `uri`, `path` is relative to the table; a column without statistics is in no mapping.
+
+    `modified` is the millisecond of its making.
+    """
 
     uri: str
     path: str
@@ -30,6 +33,7 @@ class DataFile:
     minimum: Mapping[str, Any]
     maximum: Mapping[str, Any]
     nulls: Mapping[str, int]
+    modified: int = 0
 
     def may_hold(self, column: str, low: Any, high: Any) -> bool:
         """Whether a value of `column` between `low` and `high` (inclusive; None: open) can be in the file."""
@@ -69,6 +73,7 @@ def active_files(lake: Lake, name: str, table: DeltaTable) -> list[DataFile]:
                 minimum=spans["min"],
                 maximum=spans["max"],
                 nulls=spans["null_count"],
+                modified=row["modification_time"],
             )
         )
     return files

@@ -8,6 +8,7 @@ import pytest
 
 from tests.services.postgres import EmbeddedPostgresService, Postgres15
 from tests.services.timescale import TimescaleApache
+from tests.services.versitygw import VersityGw
 
 
 @pytest.fixture(scope="session")
@@ -28,4 +29,11 @@ def embedded_postgres() -> Iterator[EmbeddedPostgresService]:
 def timescale_apache() -> Iterator[TimescaleApache]:
     """TimescaleDB's Apache edition on PostgreSQL 17."""
     with TimescaleApache() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def versitygw() -> Iterator[VersityGw]:
+    """An S3 server."""
+    with VersityGw() as server:
         yield server
