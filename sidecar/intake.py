@@ -222,7 +222,9 @@ class Intake:
         accepted = len(batch.events)
         if not batch.rejected:
             if accepted:
-                await self._spool.append(body, accepted, Flags.of(head.encoding, batch.format, self._class(batch)))
+                flags = Flags.of(head.encoding, batch.format, self._class(batch))
+                del batch  # many may wait for the disk; none of them needs its events decoded any more
+                await self._spool.append(body, accepted, flags)
                 self._metrics.accepted.inc(accepted)
             return Answer(202, b'{"accepted":%d,"rejected":[]}' % accepted, [JSON_HEADER])
         return await self._store_partly(batch)
