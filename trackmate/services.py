@@ -109,17 +109,9 @@ def make_services(stack: StackConfig, groups: list[str]) -> list[Service]:
     if "sidecar" in groups:
         command = (*_PYTHON, "trackmate", "sidecar", "--config", str(folder.sidecar_yaml))
         grace = stack.sidecar.shutdown_grace + 10
-        # It needs no gateway to start, but is stopped first, so that it can still deliver what it holds.
-        made.append(
-            Service(
-                "sidecar",
-                command,
-                _answers_http(f"{ends['sidecar'].url}/ready"),
-                ends["sidecar"].url,
-                ("gateway",),
-                stop_seconds=grace,
-            )
-        )
+        # It needs no gateway to start, but is stopped before it, so that it can still deliver what it holds.
+        ready = _answers_http(f"{ends['sidecar'].url}/ready")
+        made.append(Service("sidecar", command, ready, ends["sidecar"].url, uses=("gateway",), stop_seconds=grace))
     if "dagster" in groups:
         made += _dagster(stack, groups)
     return made
@@ -132,15 +124,13 @@ def _dagster(stack: StackConfig, groups: list[str]) -> list[Service]:
     web = (*_PYTHON, "dagster_webserver", "-h", end.host, "-p", str(end.port), "-w", workspace)
     api = DagsterApi(end.url, timeout=5.0)
     code = (*_PYTHON, "trackmate.dagster_home", str(home), str(port))
+    # The hot store's tables are there once the gateway is ready.
+    stores = ("gateway",) if "gateway" in groups else ("postgres",)
+    daemon = (*_PYTHON, "dagster._daemon", "run", "-w", workspace)
     return [
-        # The hot store's tables are there once the gateway is ready.
-        Service(
-            "dagster-code", code, _listens(port), f"127.0.0.1:{port}", ("gateway",) if "gateway" in groups else ("postgres",)
-        ),
+        Service("dagster-code", code, _listens(port), f"127.0.0.1:{port}", uses=stores),
         Service("dagster-web", web, _answers_http(f"{end.url}/server_info"), end.url, ("dagster-code",)),
-        Service(
-            "dagster-daemon", (*_PYTHON, "dagster._daemon", "run", "-w", workspace), _dagster_ready(api), "", ("dagster-code",)
-        ),
+        Service("dagster-daemon", daemon, _dagster_ready(api), "", ("dagster-code", *stores)),
     ]
 
 

@@ -46,7 +46,9 @@ class Service:
     """None once the service answers, else what it is doing."""
     address: str
     after: tuple[str, ...] = ()
-    """Services that must be ready before this one starts; it is stopped before they are."""
+    """Services that must be ready before this one starts."""
+    uses: tuple[str, ...] = ()
+    """Services that it is stopped before, besides those in `after`."""
     start_seconds: float = 120.0
     stop_seconds: float = 15.0
 
@@ -194,6 +196,10 @@ class Supervisor(Manager):  # type: ignore[misc]  # honcho has no types
         if self._stopping:
             self._on_event(name, "stopped")
             return
+        if not self._started:
+            # During the first start that is an error, which `start` reports.
+            self._on_event(name, f"ended with code {code}")
+            return
         now = time.monotonic()
         recent = [moment for moment in state.starts if now - moment < _RESTART_WINDOW]
         if len(recent) > _MAX_RESTARTS:
@@ -204,8 +210,7 @@ class Supervisor(Manager):  # type: ignore[misc]  # honcho has no types
 
     def _restart_due(self) -> None:
         with self._lock:
-            # During the first start a service that ends is an error, which `start` reports.
-            if self._stopping or not self._started:
+            if self._stopping:
                 return
             for name, state in self._states.items():
                 if state.restart_at is not None and time.monotonic() >= state.restart_at:
@@ -221,20 +226,14 @@ class Supervisor(Manager):  # type: ignore[misc]  # honcho has no types
         """
         with self._lock:
             self._stopping = True
-        for name in self._stop_order():
-            state, service = self._states[name], self._services[name]
-            if not state.running:
-                continue
-            self._on_event(name, "stopping")
-            self._signal(state, signal.SIGTERM)
-            deadline = time.monotonic() + service.stop_seconds
-            while state.running and time.monotonic() < deadline and not hurry():
-                time.sleep(_POLL / 2)
-            if state.running:
-                self._on_event(name, "did not stop in time: killed")
-                self._kill_tree(state.pid)
-                if state.thread is not None:
-                    state.thread.join(5)
+        for wave in self._stop_waves():
+            began = time.monotonic()
+            for name in wave:
+                if self._states[name].running:
+                    self._on_event(name, "stopping")
+                    self._signal(self._states[name], signal.SIGTERM)
+            for name in wave:
+                self._await_end(name, began, hurry)
         self._sweep()
         self._done = True
         if self._pump is not None:
@@ -242,16 +241,25 @@ class Supervisor(Manager):  # type: ignore[misc]  # honcho has no types
         for state in self._states.values():
             state.log.close()
 
-    def _stop_order(self) -> list[str]:
-        order: list[str] = []
+    def _await_end(self, name: str, began: float, hurry: Callable[[], bool]) -> None:
+        state, service = self._states[name], self._services[name]
+        while state.running and time.monotonic() - began < service.stop_seconds and not hurry():
+            time.sleep(_POLL / 2)
+        if state.running and state.thread is not None:
+            self._on_event(name, "did not stop in time: killed")
+            self._kill_tree(state.pid)
+            state.thread.join(5)
+
+    def _stop_waves(self) -> list[list[str]]:
+        """The services in groups that are stopped together, each before those it needs."""
+        waves: list[list[str]] = []
         left = dict(self._services)
         while left:
-            needed = {need for service in left.values() for need in service.after}
-            free = [name for name in left if name not in needed]
-            order += free
-            for name in free:
+            needed = {need for service in left.values() for need in (*service.after, *service.uses)}
+            waves.append([name for name in left if name not in needed])
+            for name in waves[-1]:
                 del left[name]
-        return order
+        return waves
 
     @staticmethod
     def _signal(state: _State, number: int) -> None:
