@@ -117,5 +117,3 @@ async def ask(engine: DuckDBEngine, sql: str, principal: Principal = EVERYONE, *
 def limits(timeout: float = 20.0, max_rows: int = 100_000, max_bytes: int = 64 * 2**20) -> Limits:
     """Limits with the rest as it usually is."""
     return Limits(timeout, max_rows, max_bytes)
-
-
