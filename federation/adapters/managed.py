@@ -83,7 +83,8 @@ class ManagedAdapter:
         self._threads.close()
 
     def _ping(self) -> None:
-        with connect.connect(self._dsn, connect_timeout=dt.timedelta(seconds=3), statement_timeout=dt.timedelta(seconds=3)) as connection:
+        limit = dt.timedelta(seconds=3)
+        with connect.connect(self._dsn, connect_timeout=limit, statement_timeout=limit) as connection, connect.translated(self._dsn):
             connection.execute("SELECT 1 FROM trackmate.events LIMIT 1")
 
 
