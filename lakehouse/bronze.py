@@ -305,7 +305,7 @@ def append_quarantine(lake: Lake, spool_id: str, files: Iterable[Path], *, now: 
 def _quarantine_table(body: bytes, source_id: str, moment: datetime) -> pa.Table:
     """Refusals are few, so these rows are Python objects; a line that can't be read is kept as it stands."""
     rows = []
-    for line in body.splitlines():
+    for line in body.split(b"\n"):
         if not line.strip():
             continue
         rows.append({**_refusal(line), "source_id": source_id, "ingested_at": moment, "ingest_date": moment.date()})
