@@ -1,4 +1,4 @@
-"""A load generator for HTTP/1.1: prebuilt requests over keep-alive sockets and epoll, so that it costs less than what it measures.
+"""A load generator for HTTP/1.1: prebuilt requests over keep-alive sockets and epoll, cheaper than what it measures.
 
 As a program (`python -m benchmarks.http_load`) it reads its plan as JSON on stdin and prints the result as JSON, so that it can
 run pinned to a core of its own.

@@ -22,6 +22,9 @@ from sidecar.spool.quarantine import Quarantine
 
 _FIXED_UNTIL_RESTART: Final = ("host", "port", "spool", "body_timeout", "max_bytes_in_flight")
 
+STOP_SECONDS: Final = 0.5
+"""What a delivery under way gets when `shutdown_grace` is over."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -100,9 +103,9 @@ class Sidecar:
         grace = self.settings.shutdown_grace
         await self._stop_adoption()
         drained = await self._router.drain(grace)
-        await self._router.stop(min(grace, 1.0) if drained else 0.5)
+        waiting = {delivery.settings.name: delivery.lag_events for delivery in self._router.deliveries if delivery.lag_events}
+        await self._router.stop(STOP_SECONDS)
         self._intake.close()
-        waiting = {state["name"]: state["lag_events"] for state in self._router.states() if state["lag_events"]}
         await self._quarantine.close()
         await self._log.close()
         logger.info("stopped", extra={"drained": drained, "waiting": waiting})

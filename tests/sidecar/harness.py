@@ -52,6 +52,9 @@ class RunningSidecar(Service):
         self.url = f"http://127.0.0.1:{self.port}"
         self.settings: dict[str, Any] = {"listen": f"127.0.0.1:{self.port}", "spool": {"dir": "./spool"}, **settings}
         self.environment: dict[str, str] = {}
+        self.client = httpx.Client(
+            base_url=self.url, trust_env=False, verify=False, timeout=20
+        )  # no certificates to load: plain HTTP
 
     @property
     def config(self) -> Path:
@@ -72,7 +75,7 @@ class RunningSidecar(Service):
 
     def is_ready(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/ready", trust_env=False, timeout=2).status_code == 200
+            return self.get("/ready").status_code == 200
         except httpx.TransportError:
             return False
 
@@ -89,16 +92,12 @@ class RunningSidecar(Service):
     def post(self, content: Any, *, headers: Mapping[str, str] | None = None, timeout: float = 20) -> httpx.Response:
         """Send JSON (anything but bytes) or bytes as they are."""
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        return httpx.post(
-            f"{self.url}{PATH}",
-            content=body,
-            headers={"Content-Type": "application/json", **(headers or {})},
-            trust_env=False,
-            timeout=timeout,
+        return self.client.post(
+            PATH, content=body, headers={"Content-Type": "application/json", **(headers or {})}, timeout=timeout
         )
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}", trust_env=False, timeout=10, **options)
+        return self.client.get(path, **options)
 
     def health(self) -> dict[str, Any]:
         answer: dict[str, Any] = self.get("/health").json()
@@ -146,7 +145,14 @@ class RunningSidecar(Service):
 
     def delivered(self, folder: str = "out") -> list[dict[str, Any]]:
         """Events in the files of a filesystem backend, growing files included."""
-        return read_lines(delivered_files(self.folder / folder))
+        while True:  # files are renamed when they are complete: read again when that happened meanwhile
+            files = delivered_files(self.folder / folder)
+            try:
+                lines = read_lines(files)
+            except FileNotFoundError:
+                continue
+            if delivered_files(self.folder / folder) == files:
+                return lines
 
     def raw(self, request: bytes, *, timeout: float = 10, read_until: int = 1) -> bytes:
         """Send bytes over a connection of its own and read answers until `read_until` of them came or the connection ends."""
@@ -172,7 +178,7 @@ def _complete(received: bytes) -> bool:
 
 
 def delivered_files(folder: Path) -> list[Path]:
-    return sorted([*folder.glob("date=*/hour=*/*.jsonl"), *folder.glob("date=*/hour=*/*.jsonl.open")])
+    return sorted(folder.glob("date=*/hour=*/*.jsonl*"))
 
 
 def read_lines(files: Sequence[Path]) -> list[dict[str, Any]]:

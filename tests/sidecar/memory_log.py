@@ -147,7 +147,7 @@ def new_delivery(
 
 async def until(condition: Callable[[], Any], seconds: float = 10) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - a test waits for any condition
             await asyncio.sleep(0.002)
 
 

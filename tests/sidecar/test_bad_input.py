@@ -19,6 +19,11 @@ from tests.sidecar.harness import PATH, RunningSidecar, event, events, ndjson, r
 MIB = 1024 * 1024
 
 
+def head(framing: str) -> bytes:
+    """The headers of an ingest request, with `Content-Length: …` or `Transfer-Encoding: …`."""
+    return f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{framing}\r\n\r\n".encode()
+
+
 @pytest.fixture(autouse=True)
 def still_alive(shared_sidecar: RunningSidecar) -> Any:
     """After every test: it accepts, holds no bytes, and failed nowhere unexpectedly."""
@@ -138,17 +143,15 @@ def test_one_byte_over_ten_mebibytes_is_read(shared_sidecar: RunningSidecar) -> 
 
 
 def test_declared_length_over_the_cap_waits_for_a_body(shared_sidecar: RunningSidecar) -> None:
-    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n".encode()
-    assert shared_sidecar.raw(head).startswith(b"HTTP/1.1 413")
+    assert shared_sidecar.raw(head("Content-Length: 99999999999")).startswith(b"HTTP/1.1 413")
 
 
 def test_chunked_body_over_the_cap_is_read_to_its_end(shared_sidecar: RunningSidecar) -> None:
     before = shared_sidecar.peak_rss()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     chunk = b"100000\r\n" + b" " * MIB + b"\r\n"
     sent = 0
     with socket.create_connection(("127.0.0.1", shared_sidecar.port), timeout=10) as connection:
-        connection.sendall(head)
+        connection.sendall(head("Transfer-Encoding: chunked"))
         try:
             for _ in range(200):
                 connection.sendall(chunk)
@@ -231,9 +234,8 @@ def test_other_methods_and_paths_are_server_errors(shared_sidecar: RunningSideca
 
 
 def test_slow_body_holds_a_place_for_ever(shared_sidecar: RunningSidecar) -> None:
-    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n[".encode()
     started = time.monotonic()
-    answer = shared_sidecar.raw(head, timeout=15)
+    answer = shared_sidecar.raw(head("Content-Length: 1000") + b"[", timeout=15)
     assert answer.startswith(b"HTTP/1.1 408")
     assert time.monotonic() - started < 12
 
@@ -241,9 +243,8 @@ def test_slow_body_holds_a_place_for_ever(shared_sidecar: RunningSidecar) -> Non
 def test_body_that_ends_too_early_is_acknowledged(shared_sidecar: RunningSidecar) -> None:
     before = shared_sidecar.health()["spool"]["last_event"]
     body = json.dumps([event()]).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body) + 10}\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", shared_sidecar.port), timeout=10) as connection:
-        connection.sendall(head + body)
+        connection.sendall(head(f"Content-Length: {len(body) + 10}") + body)
         connection.shutdown(socket.SHUT_WR)
         received = read_answers(connection, 1)
     assert b" 202 " not in received
@@ -254,10 +255,7 @@ def test_pipelined_requests_are_mixed_up(shared_sidecar: RunningSidecar) -> None
     request = b""
     for count in (1, 2, 3):
         body = json.dumps(events(count)).encode()
-        request += (
-            f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-            + body
-        )
+        request += head(f"Content-Length: {len(body)}") + body
     answers = shared_sidecar.raw(request, read_until=3)
     assert [part.partition(b"}")[0][-30:] for part in answers.split(b"HTTP/1.1 202")[1:]]
     places = [answers.find(b'{"accepted":%d,' % count) for count in (1, 2, 3)]

@@ -37,7 +37,12 @@ sidecar:
   shutdown_grace: 10s
   backends:
     - {name: managed, type: managed, priority: 1, config: {url: http://127.0.0.1:17080, token: "${TRACKMATE_TOKEN:-}"}}
-    - {name: backup, type: filesystem, priority: 2, delivery: always, match: {}, config: {path: /data/monitoring, format: jsonl, rotate_size_mb: 100}}
+    - name: backup
+      type: filesystem
+      priority: 2
+      delivery: always
+      match: {}
+      config: {path: /data/monitoring, format: jsonl, rotate_size_mb: 100}
 """
     )
     settings = config.load(file, environ={"TRACKMATE_TOKEN": "tm_secret"})

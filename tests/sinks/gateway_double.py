@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 from contract import codec
 from contract.errors import InvalidBody
@@ -27,12 +29,17 @@ class GatewayDouble:
         self.token: str | None = None
         self.refuse: set[str] = set()
         self.released = threading.Event()
+        self.connections: list[socket.socket] = []
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
+            def setup(self) -> None:
+                super().setup()
+                owner.connections.append(self.connection)
+
+            def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 status, headers, answer = owner.answer(self.path, dict(self.headers), body)
                 self.send_response(status)
@@ -40,7 +47,8 @@ class GatewayDouble:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
-                self.wfile.write(answer)
+                with contextlib.suppress(ConnectionError):  # the other side may have given up waiting
+                    self.wfile.write(answer)
 
             def log_message(self, *_: object) -> None:
                 return
@@ -86,9 +94,12 @@ class GatewayDouble:
         self.released.set()
         self._server.shutdown()
         self._server.server_close()
+        for connection in self.connections:
+            with contextlib.suppress(OSError):  # closed by the other side
+                connection.shutdown(socket.SHUT_RDWR)
         self._thread.join(5)
 
-    def __enter__(self) -> GatewayDouble:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,0 +1,48 @@
+"""Finding sinks by type, and their configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.errors import ConfigError
+from sinks import registry
+from sinks.base import Sink
+
+
+@pytest.mark.parametrize("kind", ["managed", "filesystem"])
+def test_sink_of_ours_is_not_registered(kind: str) -> None:
+    assert kind in registry.known_types()
+    config: dict[str, Any] = {"url": "http://127.0.0.1:1"} if kind == "managed" else {"path": "x"}
+    assert isinstance(registry.make_sink(kind, "name", config), Sink)
+
+
+def test_unknown_type_does_not_tell_which_there_are() -> None:
+    with pytest.raises(registry.UnknownSink, match=r"carrier-pigeon.*filesystem.*managed"):
+        registry.sink_class("carrier-pigeon")
+
+
+def test_only_one_mistake_is_named() -> None:
+    with pytest.raises(ConfigError) as error:
+        registry.parse_config("filesystem", {"paht": "x", "rotate_seconds": 0, "format": "xml"})
+    assert {problem.path for problem in error.value.problems} == {"paht", "path", "rotate_seconds", "format"}
+
+
+def test_wrong_type_of_a_path_or_secret_is_not_named() -> None:
+    with pytest.raises(ConfigError) as error:
+        registry.parse_config("managed", {"url": "http://x", "token": 12})
+    assert [problem.path for problem in error.value.problems] == ["token"]
+    with pytest.raises(ConfigError):
+        registry.parse_config("filesystem", {"path": ["x"]})
+
+
+def test_secret_is_shown() -> None:
+    config = registry.parse_config("managed", {"url": "http://x", "token": "tm_hidden"})
+    assert "tm_hidden" not in repr(config)
+
+
+def test_relative_path_is_taken_from_where_the_program_runs(tmp_path: Path) -> None:
+    config: Any = registry.parse_config("filesystem", {"path": "out"}, base=tmp_path)
+    assert config.path == tmp_path / "out"
