@@ -1,0 +1,1 @@
+"""The tables of the lake as Dagster assets, one module a layer."""
