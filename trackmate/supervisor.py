@@ -216,6 +216,9 @@ class Supervisor(Manager):  # type: ignore[misc]  # honcho has no types
                 if state.restart_at is not None and time.monotonic() >= state.restart_at:
                     self._end_orphans()
                     self._launch(name)
+                elif state.restart_at is None and state.running and not _lives(state.pid):
+                    # It is gone, and what it has left holds its output: honcho would wait for that.
+                    self._end_orphans()
 
     # ------------------------------------------------------------------------------------------------------------ stop
 
@@ -243,12 +246,17 @@ class Supervisor(Manager):  # type: ignore[misc]  # honcho has no types
 
     def _await_end(self, name: str, began: float, hurry: Callable[[], bool]) -> None:
         state, service = self._states[name], self._services[name]
-        while state.running and time.monotonic() - began < service.stop_seconds and not hurry():
+        while state.running and _lives(state.pid) and time.monotonic() - began < service.stop_seconds and not hurry():
             time.sleep(_POLL / 2)
-        if state.running and state.thread is not None:
+        if state.running and _lives(state.pid):
             self._on_event(name, "did not stop in time: killed")
             self._kill_tree(state.pid)
-            state.thread.join(5)
+        if state.thread is not None:
+            state.thread.join(_POLL)
+            if state.thread.is_alive():
+                # The service is gone, and something that it started still holds its output.
+                self._end_orphans(oldest=time.time())
+                state.thread.join(5)
 
     def _stop_waves(self) -> list[list[str]]:
         """The services in groups that are stopped together, each before those it needs."""
@@ -271,9 +279,11 @@ class Supervisor(Manager):  # type: ignore[misc]  # honcho has no types
     def _kill_tree(pid: int | None) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             root = psutil.Process(pid)
-            for process in [*root.children(recursive=True), root]:
+            below = root.children(recursive=True)
+            for process in [*below, root]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
+            psutil.wait_procs(below, timeout=2)
 
     def _sweep(self) -> None:
         """End the processes that services started in sessions of their own and did not wait for."""
@@ -288,15 +298,17 @@ class Supervisor(Manager):  # type: ignore[misc]  # honcho has no types
                 process.kill()
         psutil.wait_procs(alive, timeout=5)
 
-    def _end_orphans(self) -> None:
-        """End what services that died left running: by now it is our own child."""
+    def _end_orphans(self, oldest: float | None = None) -> None:
+        """End what services that died left running: by now it is our own child. Only what was started before `oldest`."""
         services = {state.pid for state in self._states.values()}
-        now = time.time()
+        # A service that starts this very moment is not in our books yet.
+        before = time.time() - _YOUNG if oldest is None else oldest
         for process in psutil.Process().children():
             with contextlib.suppress(psutil.NoSuchProcess):
-                # A service that starts this very moment is not in our books yet.
-                if process.pid not in services and now - process.create_time() > _YOUNG and self._left_behind(process):
+                if process.pid not in services and process.create_time() < before and self._left_behind(process):
                     self._kill_tree(process.pid)
+                    # It became our child when its parent died, so it is for us to take its exit code.
+                    process.wait(2)
 
     def _left_behind(self, process: psutil.Process) -> bool:
         """Whether a process works in our folder's environment: told by the variable that only services are given."""
@@ -304,6 +316,16 @@ class Supervisor(Manager):  # type: ignore[misc]  # honcho has no types
             return process.environ().get(MARK) == str(os.getpid())
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             return False
+
+
+def _lives(pid: int | None) -> bool:
+    """Whether a service's own process still runs; one that has only just been asked for counts as living."""
+    if pid is None:
+        return True
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 MARK = "TRACKMATE_SUPERVISOR"

@@ -151,7 +151,8 @@ def _detach(folder: DataFolder, only: list[str]) -> None:
         process.wait()
         raise TrackMateError(f"the stack was not ready after {_DETACH_SECONDS:g} s; see {log}")
     text = log.read_text(encoding="utf-8", errors="replace")
-    _, found, reason = text.rpartition("error: ")
+    # What a service wrote before its end is quoted further in.
+    _, found, reason = ("\n" + text).rpartition("\nerror: ")
     raise TrackMateError(reason.strip() if found else f"the stack ended with code {process.returncode}; see {log}")
 
 

@@ -154,8 +154,7 @@ class ToolProcess:
             self._contexts += contexts
 
     def _emit(self, event: dict[str, Any]) -> None:
-        event_id = uuid7()
-        monitoring.emit_event({"event_id": event_id, **event})
+        event_id = monitoring.emit_event(event)
         with self._lock:
             self._ids.append(event_id)
 
