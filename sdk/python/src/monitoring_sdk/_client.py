@@ -1,0 +1,190 @@
+"""One process's SDK: stamps events and puts them on the queue; everything slow is behind it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from monitoring_sdk import _clean, _event
+from monitoring_sdk._batch import Entry
+from monitoring_sdk._config import Settings
+from monitoring_sdk._counts import Stats
+from monitoring_sdk._delivery import Delivery
+from monitoring_sdk._event import Captured
+from monitoring_sdk._exceptions import InvalidEventError
+from monitoring_sdk._http import SidecarTransport
+from monitoring_sdk._ids import IdSource
+from monitoring_sdk._queue import LARGE_TEXT
+from monitoring_sdk._spool import Spool
+from monitoring_sdk._state import Link
+from monitoring_sdk._tracing import trace_ids
+from monitoring_sdk._transport import Transport
+
+logger = logging.getLogger("monitoring_sdk")
+
+CLOSE_GRACE = 1.0
+"""How long `close` goes on sending, in seconds; what is left then goes to disk, so that a process ends within two."""
+
+DROPPED_NAME = "sdk.dropped"
+
+_Prepared = tuple[str, Captured, str, bool]
+"""Text of the fields from elsewhere; the event's own fields; the id and whether there is a timestamp that the program gave."""
+
+
+class Client:
+    """Takes events from the program. `transport` stands in for the sidecar, and then nothing is spooled."""
+
+    def __init__(self, settings: Settings, transport: Transport | None = None) -> None:
+        self.settings = settings
+        self._given_transport = transport
+        app = {"name": settings.app.name, "version": settings.app.version, "instance_id": settings.app.instance_id}
+        self._origin = {"site_id": settings.app.site_id, "app": {key: value for key, value in app.items() if value is not None}}
+        self._head = _event.head_of(self._origin)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._ids = IdSource()
+        self._seq = itertools.count(1)
+        self.emitter_id = self._ids.new(time.time_ns())
+        sidecar = self.settings.sidecar
+        spooling = sidecar.enable_spooling and self._given_transport is None
+        self._delivery = Delivery(
+            self.settings,
+            self.emitter_id,
+            self._given_transport or SidecarTransport(sidecar),
+            self._report_of_drops,
+            spool=Spool(sidecar.spool_dir, self.emitter_id) if spooling else None,
+        )
+        self._queue = self._delivery.queue
+
+    def start(self) -> None:
+        """Start the worker, so that what a process before this one left on disk is sent even before the first event."""
+        self._delivery.start()
+
+    def start_in_child(self) -> None:
+        """Begin anew after a fork: what the parent had queued is the parent's. The first event starts the worker."""
+        inherited = self._delivery
+        self._begin()
+        inherited.forget()
+
+    # ---------------------------------------------------------------------------------------------------------- emitting
+
+    def emit(self, event: Mapping[str, Any], link: Link | None) -> str:
+        """Take one event, of the run in `link` if any; its `event_id`. Raises InvalidEventError."""
+        fields = _event.plain_copy(event)
+        if fields is None:
+            return self._put(self._prepare_with_care(event, link))
+        head = self._head
+        if link is not None:
+            head += _run_head(link, fields)
+        trace = trace_ids()
+        if trace is not None:
+            head = f'{head}"trace_id":"{trace[0]}","span_id":"{trace[1]}",'
+        now = time.time_ns()
+        event_id = self._ids.new(now)
+        self._queue.put((next(self._seq), now, event_id, head, fields))
+        return event_id
+
+    def emit_all(self, events: Iterable[Mapping[str, Any]], link: Link | None) -> list[str]:
+        """Take all of the events, or none when one of them is invalid; their ids."""
+        prepared = []
+        for index, event in enumerate(events):
+            try:
+                prepared.append(self._prepare(event, link))
+            except InvalidEventError as error:
+                path = f"[{index}].{error.path}" if error.path else f"[{index}]"
+                raise InvalidEventError(path, error.error) from error
+        return [self._put(entry) for entry in prepared]
+
+    def _prepare(self, event: Mapping[str, Any], link: Link | None) -> _Prepared:
+        fields = _event.plain_copy(event)
+        if fields is None:
+            return self._prepare_with_care(event, link)
+        head = self._head + (_run_head(link, fields) if link is not None else "")
+        trace = trace_ids()
+        if trace is not None:
+            head = f'{head}"trace_id":"{trace[0]}","span_id":"{trace[1]}",'
+        return head, fields, "", False
+
+    def _prepare_with_care(self, event: Mapping[str, Any], link: Link | None) -> _Prepared:
+        """Prepare an event that is nested, large, or brings fields that the SDK would fill in."""
+        fields = _clean.clean(event)
+        filling: dict[str, Any] = dict(self._origin)
+        if link is not None:
+            filling.update(link[0].fields)
+            if "run_id" in fields:
+                filling.pop("parent_run_id", None)
+            if "entities" in fields:
+                fields["entities"] = {**filling.get("entities", {}), **fields["entities"]}
+        trace = trace_ids()
+        if trace is not None and "trace_id" not in fields and "span_id" not in fields:
+            filling["trace_id"], filling["span_id"] = trace
+        head = _event.head_of({key: value for key, value in filling.items() if key not in fields})
+        return head, _event.encode(fields, head), fields.get("event_id", ""), "timestamp" in fields
+
+    def _put(self, prepared: _Prepared) -> str:
+        head, captured, given_id, has_time = prepared
+        now = time.time_ns()
+        event_id = given_id or self._ids.new(now)
+        large = len(captured) if isinstance(captured, str) and len(captured) > LARGE_TEXT else 0
+        self._queue.put((next(self._seq), 0 if has_time else now, "" if given_id else event_id, head, captured), large)
+        return event_id
+
+    def _report_of_drops(self, drops: dict[str, int]) -> Entry:
+        """The event that tells of events that were lost."""
+        now = time.time_ns()
+        fields = {
+            "kind": "metric",
+            "name": DROPPED_NAME,
+            "severity": "warning",
+            "message": f"{sum(drops.values())} event(s) of this process were lost before they reached the sidecar",
+            "metrics": dict(drops),
+        }
+        return (next(self._seq), now, self._ids.new(now), self._head, fields)
+
+    # ------------------------------------------------------------------------------------------------------------ the end
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all that was emitted is with the sidecar or on disk; whether it was so within `timeout` seconds."""
+        return self._delivery.flush(timeout)
+
+    def wake(self) -> None:
+        """Have the worker send what there is, without waiting for it."""
+        self._delivery.wake()
+
+    def stats(self) -> Stats:
+        """The counts now."""
+        return self._delivery.stats()
+
+    def close(self) -> None:
+        """Flush, and put on disk what can't be sent soon. Calling it twice does no harm."""
+        if self._delivery.close(CLOSE_GRACE):
+            self._log_totals()
+
+    def _log_totals(self) -> None:
+        stats = self.stats()
+        lost = stats.dropped or stats.failed
+        logger.log(
+            logging.WARNING if lost else logging.INFO,
+            "monitoring_sdk: closed; emitted=%d sent=%d spooled=%d replayed=%d rejected=%d failed=%d dropped=%d queued=%d",
+            stats.emitted,
+            stats.sent,
+            stats.spooled,
+            stats.replayed,
+            stats.rejected,
+            stats.failed,
+            stats.dropped,
+            stats.queued,
+        )
+
+
+def _run_head(link: Link, fields: dict[str, Any]) -> str:
+    """The text of the fields that a run gives to an event; its entities go into `fields` when the event has some of its own."""
+    run = link[0]
+    if run.entities and "entities" in fields:
+        fields["entities"] = {**run.entities, **fields["entities"]}
+        return run.ids_head
+    return run.head

@@ -1,0 +1,456 @@
+"""Moves events from the queue to the sidecar, or to disk when it can't be reached, on threads of its own.
+
+The sender cuts batches, sends them, retries, and replays what waits on disk. The spiller, started when the queue first nears its
+bound, writes batches to disk while the sender is busy with a slow sidecar. Both are daemon threads: they never keep a process
+alive; `close` gives them a deadline, and does itself what they have not done by then.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from monitoring_sdk._batch import Batch, Entry, pack
+from monitoring_sdk._config import Settings
+from monitoring_sdk._counts import Counts, Stats
+from monitoring_sdk._limits import MAX_BATCH_EVENTS
+from monitoring_sdk._queue import EventQueue
+from monitoring_sdk._retry import Breaker, backoff
+from monitoring_sdk._spool import Claim, Spool
+from monitoring_sdk._transport import Answer, Outcome, Transport
+
+logger = logging.getLogger("monitoring_sdk")
+
+LONGEST_WAIT = 10.0
+"""A sidecar that asks for a longer pause than this is left alone: its batch goes to disk meanwhile. In seconds."""
+
+INTERRUPT_GRACE = 0.4
+"""How long an interrupted sender has to put its batch on disk before `close` does it, in seconds."""
+
+_ORPHAN_INTERVAL = 15.0
+_REPLAY_FILES = 20
+_AFTER_BUG = 1.0
+
+
+class Delivery:
+    """One process's way to the sidecar. `make_report` turns counts of drops into an entry that reports them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        emitter_id: str,
+        transport: Transport,
+        make_report: Callable[[dict[str, int]], Entry],
+        *,
+        spool: Spool | None,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.counts = Counts()
+        self.queue = EventQueue(settings.queue, self.counts, spooling=spool is not None)
+        self.queue.attendants = self
+        self.spool = spool
+        self._settings = settings
+        self._emitter_id = emitter_id
+        self._transport = transport
+        self._make_report = make_report
+        self._clock = clock
+        self._rng = rng or random.Random()  # noqa: S311 - spreads retries, keeps no secret
+        self._breaker = Breaker(self._rng)
+        self._lock = threading.RLock()
+        self._sender: threading.Thread | None = None
+        self._spiller: threading.Thread | None = None
+        # SimpleQueue.put may interrupt itself in a signal handler; the condition inside threading.Event may not.
+        self._signals: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._signalled = False
+        self._spills: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._spill_asked = False
+        self._flush_asked = False
+        self._closing = threading.Event()
+        self._deadline = 0.0
+        self._held: list[Batch] = []
+        self._reports = 0
+        self._next_orphans = 0.0
+        self._more_to_replay = False
+
+    # --------------------------------------------------------------------------------------------- called by the program
+
+    def start(self) -> None:
+        """Start the sender, unless it runs."""
+        with self._lock:
+            if self._sender is None and not self._closing.is_set():
+                thread = threading.Thread(target=self._run, name="monitoring-sdk-sender", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the interpreter is shutting down: close() will do without
+                    return
+                self._sender = thread
+                self.queue.begin()
+
+    def wake(self) -> None:
+        """Have the sender look at the queue now."""
+        if not self._signalled:
+            self._signalled = True
+            self._signals.put(None)
+
+    def overflow(self) -> None:
+        """Have the spiller put some of the queue on disk."""
+        if self._spill_asked:
+            return
+        self._spill_asked = True
+        with self._lock:
+            if self._spiller is None and not self._closing.is_set():
+                thread = threading.Thread(target=self._run_spiller, name="monitoring-sdk-spiller", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the interpreter is shutting down: close() will do without
+                    return
+                self._spiller = thread
+        self._spills.put(True)
+
+    def late(self) -> None:
+        """Keep what came in while or after closing."""
+        self._put_away_queue("undeliverable")
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything emitted before this call is with the sidecar or on disk; whether that came to pass in time."""
+        mark = self.queue.mark()
+        deadline = self._clock() + timeout
+        pause = 0.001
+        self.start()
+        while not self.queue.done_before(mark):
+            if self._clock() >= deadline or self._closing.is_set():
+                return self.queue.done_before(mark)
+            self._flush_asked = True
+            self.wake()
+            time.sleep(pause)
+            pause = min(0.02, pause * 1.5)
+        return True
+
+    def stats(self) -> Stats:
+        """The counts now."""
+        return self.counts.snapshot(received=self.queue.mark(), queued=self.queue.depth())
+
+    def close(self, grace: float) -> bool:
+        """Send what can be sent within `grace` seconds, put the rest on disk, and end; False when it had ended already."""
+        with self._lock:
+            first = not self._closing.is_set()
+            self._deadline = self._clock() + grace
+            self._closing.set()
+        if not first:
+            return False
+        self.queue.close()
+        self.wake()
+        self._spills.put(False)
+        if not self._joined(self._sender, grace):
+            self._transport.interrupt()
+            self._joined(self._sender, INTERRUPT_GRACE)
+        self._joined(self._spiller, INTERRUPT_GRACE)
+        for batch in self.queue.in_hand():
+            self._put_away(batch, "undeliverable")
+        self._put_away_queue("undeliverable")
+        self._transport.close()
+        if self.spool is not None:
+            self.spool.close()
+        return True
+
+    def forget(self) -> None:
+        """Let go of what a forked child inherited; the parent goes on with it."""
+        if self.spool is not None:
+            self.spool.forget()
+
+    @staticmethod
+    def _joined(thread: threading.Thread | None, timeout: float) -> bool:
+        if thread is None or thread is threading.current_thread():
+            return True
+        thread.join(timeout)
+        return not thread.is_alive()
+
+    # --------------------------------------------------------------------------------------------------------- the sender
+
+    def _run(self) -> None:
+        interval = self._settings.queue.flush_interval
+        due = self._clock() + interval
+        while not self._closing.is_set():
+            if not self._more_to_replay:
+                self._wait(due - self._clock())
+            self._signalled = False
+            flush, self._flush_asked = self._flush_asked, False
+            everything = flush or self._clock() >= due
+            if everything:
+                due = self._clock() + interval
+            try:
+                self._round(everything=everything)
+            except Exception:
+                logger.exception("monitoring_sdk: a mistake in the SDK; it goes on")
+                self._closing.wait(_AFTER_BUG)
+        self._finish()
+
+    def _wait(self, seconds: float) -> None:
+        try:
+            self._signals.get(timeout=max(0.0, seconds))
+        except queue.Empty:
+            return
+
+    def _round(self, *, everything: bool) -> None:
+        """Send what is due: all full batches, with `everything` also the rest; then what waits on disk."""
+        size = self._settings.queue.batch_size
+        due = 0
+        if everything:
+            self._retry_held()
+            self._report_drops()
+            due = len(self.queue)
+        while not self._closing.is_set() and (len(self.queue) >= size or due > 0):
+            batches = self._take(size)
+            due = due - sum(map(len, batches)) if batches else 0
+            for batch in batches:
+                self._deliver(batch)
+        if not self._closing.is_set():
+            self._replay()
+
+    def _take(self, limit: int) -> list[Batch]:
+        def take() -> list[Batch]:
+            ordinal, entries = self.queue.take(limit)
+            return pack(entries, self._emitter_id, ordinal)
+
+        return self.queue.hand(take)
+
+    def _report_drops(self) -> None:
+        """Tell of what was lost by an event of its own, so that the gap in the numbers is explained."""
+        drops = self.counts.take_unreported()
+        if not drops:
+            return
+        self._reports += 1
+        self.counts.add("reports", 1)
+        # Its ordinal is its own, below those of the queue: nothing that came from the program shifts.
+        (batch,) = self.queue.hand(lambda: pack([self._make_report(drops)], self._emitter_id, -self._reports))
+        batch.report = drops
+        self._deliver(batch)
+
+    def _deliver(self, batch: Batch) -> None:
+        """Hand a batch to the sidecar, or put it away."""
+        if not self._breaker.allows(self._clock()):
+            self._put_away(batch)
+            return
+        attempts = 1 + (self._settings.sidecar.retries if self._breaker.is_closed else 0)
+        answer = self._send(batch, attempts)
+        if answer.outcome is Outcome.ACCEPTED:
+            self._accepted(batch, answer)
+        elif answer.outcome is Outcome.TOO_LARGE and len(batch) > 1:
+            halves = batch.halves()
+            self.queue.replace(batch, halves)
+            for half in halves:
+                self._deliver(half)
+        elif answer.outcome in {Outcome.REFUSED, Outcome.TOO_LARGE}:
+            self._refused(batch, answer)
+        else:
+            self._put_away(batch)
+
+    def _send(self, batch: Batch, attempts: int) -> Answer:
+        """The answer to the last of up to `attempts` attempts; the breaker knows of it."""
+        for attempt in range(attempts):
+            answer = self._transport.send(batch, self._patience())
+            if answer.outcome not in {Outcome.RETRY, Outcome.KEEP}:
+                if self._breaker.succeeded():
+                    logger.info("monitoring_sdk: the sidecar at %s takes events again", self._settings.sidecar.url)
+                return answer
+            if answer.outcome is Outcome.KEEP or attempt + 1 == attempts:
+                break
+            pause = max(answer.retry_after or 0.0, backoff(attempt, self._rng))
+            if pause > LONGEST_WAIT or self._closing.wait(pause):
+                break
+        if self._breaker.failed(self._clock(), answer.retry_after or 0.0) and not self._closing.is_set():
+            where = f"wait in {self.spool.folder}" if self.spool is not None else "wait in memory"
+            logger.warning(
+                "monitoring_sdk: the sidecar at %s does not take events (%s); they %s",
+                self._settings.sidecar.url,
+                answer.detail,
+                where,
+            )
+        return answer
+
+    def _patience(self) -> float:
+        timeout = self._settings.sidecar.timeout
+        if self._closing.is_set():
+            timeout = min(timeout, max(0.05, self._deadline - self._clock()))
+        return timeout
+
+    def _accepted(self, batch: Batch, answer: Answer) -> None:
+        if self.queue.settle(batch):
+            self.counts.add("sent", len(batch) - len(answer.rejected))
+            self._note_rejections(answer)
+
+    def _note_rejections(self, answer: Answer) -> None:
+        if answer.rejected:
+            self.counts.add("rejected", len(answer.rejected))
+            first = answer.rejected[0]
+            logger.warning(
+                "monitoring_sdk: the sidecar refused %d event(s) and keeps them in quarantine; the first: %s: %s",
+                len(answer.rejected),
+                first.path,
+                first.error,
+            )
+
+    def _refused(self, batch: Batch, answer: Answer) -> None:
+        """The sidecar will never take this batch: keep it aside."""
+        logger.error("monitoring_sdk: the sidecar refused a batch of %d event(s) for good: %s", len(batch), answer.detail)
+        if not self.queue.settle(batch):
+            return
+        self.counts.add("failed", len(batch))
+        if self.spool is not None:
+            try:
+                self.spool.set_aside(batch)
+            except OSError as error:
+                self._complain(error)
+
+    # ------------------------------------------------------------------------------------------------------- the last resort
+
+    def _put_away(self, batch: Batch, at_the_end: str = "") -> None:
+        """Put a batch on disk; without disk hold it in memory, or drop it for the reason `at_the_end`, counted."""
+        if batch.settled:
+            return
+        if self.spool is not None:
+            try:
+                self.spool.write(batch)
+            except OSError as error:
+                self._complain(error)
+            else:
+                self.queue.disk_failing = False
+                if self.queue.settle(batch):
+                    self.counts.add("spooled", len(batch))
+                return
+        if at_the_end:
+            self._drop(batch, "spool_failed" if self.spool is not None else at_the_end)
+            return
+        with self._lock:
+            self._held.append(batch)
+            excess = sum(map(len, self._held)) - self._settings.queue.max_events
+            while excess > 0 and self._held:
+                oldest = self._held.pop(0)
+                excess -= len(oldest)
+                self._drop(oldest, "spool_failed" if self.spool is not None else "undeliverable")
+
+    def _drop(self, batch: Batch, reason: str) -> None:
+        if self.queue.settle(batch):
+            self.counts.unreport(batch.report)
+            self.counts.drop(reason, len(batch))
+
+    def _put_away_queue(self, reason: str) -> None:
+        while batches := self._take(MAX_BATCH_EVENTS):
+            for batch in batches:
+                self._put_away(batch, reason)
+
+    def _retry_held(self) -> None:
+        """Try what could be put nowhere once more, until the first that fails again."""
+        with self._lock:
+            held, self._held = self._held, []
+        while held:
+            batch = held.pop(0)
+            self._deliver(batch)
+            if not batch.settled:
+                break
+        with self._lock:
+            self._held += held
+
+    def _complain(self, error: OSError) -> None:
+        """Say that the spool folder fails, once until it works again."""
+        if not self.queue.disk_failing and self.spool is not None:
+            logger.error(
+                "monitoring_sdk: can't write to the spool folder %s: %s; check space and rights", self.spool.folder, error
+            )
+        self.queue.disk_failing = True
+
+    def _finish(self) -> None:
+        """The sender's last round: send what the deadline allows, the rest goes to disk."""
+        try:
+            with self._lock:
+                held, self._held = self._held, []
+            for batch in held:
+                self._put_away(batch, "undeliverable")
+            self._report_drops()
+            while self._breaker.is_closed and self._clock() < self._deadline:
+                batches = self._take(self._settings.queue.batch_size)
+                if not batches:
+                    break
+                for batch in batches:
+                    self._deliver_or_end(batch)
+        except Exception:
+            logger.exception("monitoring_sdk: a mistake in the SDK while closing")
+
+    def _deliver_or_end(self, batch: Batch) -> None:
+        if self._breaker.is_closed and self._clock() < self._deadline:
+            self._deliver(batch)
+        else:
+            self._put_away(batch, "undeliverable")
+
+    # --------------------------------------------------------------------------------------------------------- the spiller
+
+    def _run_spiller(self) -> None:
+        while self._spills.get():
+            self._spill_asked = False
+            try:
+                self._spill()
+            except Exception:
+                logger.exception("monitoring_sdk: a mistake in the SDK; it goes on")
+
+    def _spill(self) -> None:
+        """Bring the queue down to half its bound."""
+        half = self._settings.queue.max_events // 2
+        while len(self.queue) > half and not self._closing.is_set():
+            for batch in self._take(max(1, min(MAX_BATCH_EVENTS, len(self.queue) - half))):
+                self._put_away(batch)
+            if self.queue.disk_failing:
+                return
+
+    # ---------------------------------------------------------------------------------------------------------- replaying
+
+    def _replay(self) -> None:
+        """Send what waits on disk, as long as nothing newer is due; a dead sidecar is probed with one file."""
+        self._more_to_replay = False
+        now = self._clock()
+        if self.spool is None or not self._breaker.allows(now):
+            return
+        waiting = self.spool.own()
+        try:
+            if now >= self._next_orphans:
+                self._next_orphans = now + _ORPHAN_INTERVAL
+                waiting = self.spool.orphans() + waiting
+            for done, path in enumerate(waiting):
+                if done == _REPLAY_FILES or len(self.queue) >= self._settings.queue.batch_size or self._closing.is_set():
+                    self._more_to_replay = not self._closing.is_set()
+                    self._next_orphans = now
+                    return
+                claim = self.spool.claim(path)
+                if claim is not None and not self._replay_file(claim, self.spool):
+                    return
+        except OSError as error:
+            logger.warning("monitoring_sdk: can't replay from %s now: %s", self.spool.folder, error)
+
+    def _replay_file(self, claim: Claim, spool: Spool) -> bool:
+        """Send one file; whether the sidecar took it or will never do."""
+        events = rejected = 0
+        waiting = list(claim.batches)
+        while waiting:
+            batch = waiting.pop(0)
+            answer = self._send(batch, 1)
+            if answer.outcome is Outcome.TOO_LARGE and len(batch) > 1:
+                waiting[:0] = batch.halves(seq_of=0)
+                continue
+            if answer.outcome in {Outcome.REFUSED, Outcome.TOO_LARGE}:
+                logger.error("monitoring_sdk: the sidecar refused %s for good: %s", claim.path.name, answer.detail)
+                self.counts.add("failed", len(batch))
+                claim.refuse()
+                return True
+            if answer.outcome is not Outcome.ACCEPTED:
+                spool.returned(claim)
+                return False
+            events += len(batch)
+            rejected += len(answer.rejected)
+            self._note_rejections(answer)
+        claim.done()
+        self.counts.add("replayed", events - rejected)
+        return True

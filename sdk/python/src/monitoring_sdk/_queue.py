@@ -1,0 +1,189 @@
+"""The bounded queue between the program's threads and the worker.
+
+Putting takes no lock: `deque.append` is atomic, so that an emit costs little, can't deadlock in a signal handler, and leaves no
+lock behind in a forked child. Only taking, and whatever happens near the bound, is done under a lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from monitoring_sdk._batch import Batch, Entry
+from monitoring_sdk._config import QueueSettings
+from monitoring_sdk._counts import Counts
+
+LARGE_TEXT = 4096
+"""Events with more characters than this are bounded by their sum too; smaller ones by their number alone."""
+
+LARGE_SUM = 32 * 1024 * 1024
+_POLL = 0.001
+_PATIENCE = 1.0
+"""How long, in seconds, an emit waits for the disk when the queue is full and `on_full` is `spool`."""
+
+
+class Attendants(Protocol):
+    """Who empties the queue."""
+
+    def start(self) -> None:
+        """Begin; called by the first event."""
+
+    def wake(self) -> None:
+        """There is a batch to send. Called from any thread and from signal handlers."""
+
+    def overflow(self) -> None:
+        """The queue is nearly full: put some of it on disk."""
+
+    def late(self) -> None:
+        """An event came after the end: put it on disk."""
+
+
+class EventQueue:
+    """Entries in the order of emission, and which of them are in somebody's hands."""
+
+    def __init__(self, settings: QueueSettings, counts: Counts, *, spooling: bool) -> None:
+        self._settings = settings
+        self._counts = counts
+        self._on_full = "drop_oldest" if settings.on_full == "spool" and not spooling else settings.on_full
+        self._entries: deque[Entry] = deque()
+        self._lock = threading.RLock()
+        self._large = 0
+        self._taken = 0
+        self._in_hand: dict[int, Batch] = {}
+        self._dropping = False
+        self._high_water = max(1, settings.max_events * 3 // 4)
+        self._notice = 1
+        self._closed = False
+        self.disk_failing = False
+        """Set while the spool folder can't be written: then nobody waits for it."""
+        self.attendants: Attendants | None = None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def put(self, entry: Entry, large: int = 0) -> None:
+        """Add an entry; `large` is the length of its text when that is over LARGE_TEXT, else 0."""
+        entries = self._entries
+        entries.append(entry)
+        if large or len(entries) >= self._notice:
+            self._attend(large)
+
+    def begin(self) -> None:
+        """Somebody attends to the queue from now on; until then each event asks for it."""
+        if not self._closed:
+            self._notice = min(self._settings.batch_size, self._high_water)
+
+    def close(self) -> None:
+        """Nobody attends to the queue any more: each later event does so itself."""
+        self._closed = True
+        self._notice = 0
+
+    def take(self, limit: int) -> tuple[int, list[Entry]]:
+        """Up to `limit` of the oldest entries, with the ordinal of the first."""
+        with self._lock:
+            entries = self._entries
+            taken = [entries.popleft() for _ in range(min(limit, len(entries)))]
+            ordinal = self._taken
+            self._taken += len(taken)
+            self._large -= sum(map(_large, taken)) if self._large else 0
+            return ordinal, taken
+
+    def hand(self, take: Callable[[], list[Batch]]) -> list[Batch]:
+        """Run `take`, and know its batches as being in somebody's hands from then on."""
+        with self._lock:
+            batches = take()
+            self._in_hand.update((batch.ordinal, batch) for batch in batches)
+            return batches
+
+    def settle(self, batch: Batch) -> bool:
+        """Whether the caller is the first to be done with `batch`, which is then out of memory."""
+        with self._lock:
+            if batch.settled:
+                return False
+            batch.settled = True
+            self._in_hand.pop(batch.ordinal, None)
+            return True
+
+    def replace(self, batch: Batch, parts: tuple[Batch, ...]) -> None:
+        """Know `parts` in place of `batch`."""
+        with self._lock:
+            self._in_hand.pop(batch.ordinal, None)
+            self._in_hand.update((part.ordinal, part) for part in parts)
+
+    def in_hand(self) -> list[Batch]:
+        """The batches that were taken and are not settled."""
+        with self._lock:
+            return list(self._in_hand.values())
+
+    def mark(self) -> int:
+        """The ordinal after the newest event."""
+        with self._lock:
+            return self._taken + len(self._entries)
+
+    def done_before(self, mark: int) -> bool:
+        """Whether every event below `mark` is out of memory."""
+        with self._lock:
+            return min(self._in_hand, default=self._taken) >= mark
+
+    def depth(self) -> int:
+        """Events in memory."""
+        with self._lock:
+            return len(self._entries) + sum(map(len, self._in_hand.values()))
+
+    # ------------------------------------------------------------------------------------------------ near the bound
+
+    def _attend(self, large: int) -> None:
+        attendants = self.attendants
+        if attendants is None:
+            return
+        if large:
+            with self._lock:
+                self._large += large
+        if self._closed:
+            attendants.late()
+            return
+        if self._notice == 1:
+            attendants.start()
+        waiting = len(self._entries)
+        if waiting >= self._settings.batch_size or large:
+            attendants.wake()
+        if waiting < self._high_water and self._large < LARGE_SUM // 2:
+            return
+        attendants.wake()
+        if self._on_full == "spool":
+            attendants.overflow()
+        if self._is_full():
+            self._make_room()
+
+    def _is_full(self) -> bool:
+        return len(self._entries) > self._settings.max_events or self._large > LARGE_SUM
+
+    def _make_room(self) -> None:
+        if self._on_full == "drop_oldest":
+            self._drop_oldest("queue_full")
+            return
+        patience = _PATIENCE if self._on_full == "spool" else float("inf")
+        deadline = time.monotonic() + patience
+        while self._is_full() and not self._closed:
+            if self._on_full == "spool" and (self.disk_failing or time.monotonic() > deadline):
+                self._drop_oldest("spool_failed" if self.disk_failing else "queue_full")
+            else:
+                time.sleep(_POLL)
+
+    def _drop_oldest(self, reason: str) -> None:
+        with self._lock:
+            dropped = 0
+            while self._entries and self._is_full():
+                self._large -= _large(self._entries.popleft())
+                self._taken += 1
+                dropped += 1
+            if dropped:
+                self._counts.drop(reason, dropped)
+
+
+def _large(entry: Entry) -> int:
+    text = entry[4]
+    return len(text) if isinstance(text, str) and len(text) > LARGE_TEXT else 0

@@ -1,0 +1,27 @@
+"""Which client and which run the calling code is in: one client a process, one run a context."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Optional
+
+from monitoring_sdk._exceptions import NotInitializedError
+
+if TYPE_CHECKING:
+    from monitoring_sdk._client import Client
+    from monitoring_sdk._runs import Run
+
+client: Client | None = None
+"""The running client; None before `initialize` and after `close`."""
+
+Link = tuple["Run", Any]
+"""The active run, and the link that was active around it (or None)."""
+
+active: ContextVar[Optional[Link]] = ContextVar("monitoring_sdk_run", default=None)
+
+
+def require(call: str) -> Client:
+    """The running client. Raises NotInitializedError that names the `call` which needs it."""
+    if client is None:
+        raise NotInitializedError(call)
+    return client
