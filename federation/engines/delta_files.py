@@ -203,7 +203,7 @@ class DeltaLog:
     storage_options: Mapping[str, str]
     _table: DeltaTable | None = field(default=None, init=False)
     _latest: Snapshot | None = field(default=None, init=False)
-    _past: OrderedDict[int, Snapshot] = field(default_factory=OrderedDict, init=False)
+    _past: OrderedDict[int, tuple[Snapshot, datetime]] = field(default_factory=OrderedDict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def latest(self) -> Snapshot | None:
@@ -233,6 +233,7 @@ class DeltaLog:
         with self._lock:
             try:
                 table = DeltaTable(self.uri, storage_options=dict(self.storage_options))
+                newest = table.version()
                 table.load_as_version(moment.astimezone(UTC))
             except TableNotFoundError:
                 return None
@@ -243,20 +244,21 @@ class DeltaLog:
                 )
                 raise QueryError(message) from error
             version = table.version()
-            if version in self._past:
-                self._past.move_to_end(version)
-                return self._past[version]
-            written = datetime.fromtimestamp(table.history(1)[0]["timestamp"] / 1000, UTC)
-            if written > moment:
-                message = (
-                    f"{self.name} has no version as old as {moment.isoformat()}: "
-                    f"its oldest is of {written.isoformat()}, ask for that moment or a later one"
-                )
-                raise QueryError(message)
-            snapshot = self._past[version] = self._snapshot(table)
-            while len(self._past) > KEPT_VERSIONS:
-                self._past.popitem(last=False)
-            return snapshot
+            if version not in self._past:
+                # once a handle has travelled, delta-rs numbers its history wrongly: newest first, counted from there
+                written = table.history()[newest - version]["timestamp"]
+                self._past[version] = self._snapshot(table), datetime.fromtimestamp(written / 1000, UTC)
+                while len(self._past) > KEPT_VERSIONS:
+                    self._past.popitem(last=False)
+            self._past.move_to_end(version)
+            snapshot, committed = self._past[version]
+        if committed > moment:  # asked for a moment before the first, delta-rs gives the first
+            message = (
+                f"{self.name} has no version as old as {moment.isoformat()}: "
+                f"its oldest is of {committed.isoformat()}, ask for that moment or a later one"
+            )
+            raise QueryError(message)
+        return snapshot
 
     def transaction(self, app_id: str, version: int) -> int | None:
         """Where the cursor `app_id` stood at that version; None if it was never set, or the log no longer tells."""

@@ -1,5 +1,7 @@
 """A small lake and engines over it."""
 
+# ruff: noqa: DTZ001 - the lake keeps UTC without zone
+
 from __future__ import annotations
 
 import datetime as dt
@@ -69,7 +71,7 @@ def events(day: int, count: int = 120, *, sites: int = 3, tag: str = "") -> pa.T
         kind=lambda i: "error" if i % 10 == 0 else "metric",
         tool=lambda i: None if i % 7 == 0 else f"tool-{i % 5}",
         message=lambda i: f"secret of fab{i % sites}",
-        duration_ms=lambda i: float(i),
+        duration_ms=float,
         attributes=lambda i: f'{{"a.b": "x{i}", "n": {i}}}',
     )
 
