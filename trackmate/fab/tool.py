@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import json
 import sys
 import threading
@@ -28,6 +27,7 @@ from trackmate.fab.plan import LotPlan, StateChange, StepPlan, ToolPlan, WaferPl
 _LEGACY_TRIES = 20
 _LEGACY_PAUSE = 0.5
 _ACCEPTED = 202
+_FLUSH_SECONDS = 60.0
 
 
 class EquipmentError(Exception):
@@ -103,9 +103,9 @@ class ToolProcess:
             threads = []
             for chamber in sorted(chambers):
                 wafers = [wafer for wafer in lot.wafers if wafer.chamber == chamber]
-                # A thread starts without the context of the one that starts it: hand the lot over.
-                context = contextvars.copy_context()
-                threads.append(threading.Thread(target=context.run, args=(self._play_chamber, wafers), name=chamber))
+                # A thread starts outside any run: hand the lot over.
+                work = monitoring.carry(self._play_chamber)
+                threads.append(threading.Thread(target=work, args=(wafers,), name=chamber))
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -203,6 +203,8 @@ def main(orders_file: Path) -> None:
     monitoring.initialize(config)
     process = ToolProcess(orders, plan)
     process.play()
+    # A program need not wait for this; here the counts shall say what was acknowledged, not what waits on disk.
+    monitoring.flush(_FLUSH_SECONDS)
     monitoring.close()
     stats = monitoring.stats()
     counts = {name: value for name, value in vars(stats).items() if isinstance(value, int)}
