@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -52,6 +53,11 @@ class Prepared:
     explain: bool
     hide_values: bool
 
+    @property
+    def needs_extension(self) -> bool:
+        """Whether DuckDB's Delta extension reads one of its tables."""
+        return any(scan.route == "extension" for scan in self.scans)
+
 
 class DuckDBEngine:
     """The engine of one process. One event loop at a time; `close()` when done."""
@@ -69,6 +75,8 @@ class DuckDBEngine:
         self.defaults = Limits(self.config.timeout, self.config.max_rows, self.config.max_bytes)
         self._now = now
         self._session = DuckDBSession(catalog.lake, self.config)
+        self._delta_session: DuckDBSession | None = None
+        self._opening = threading.Lock()
         self._pool = ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="duckdb")
         self._endings: set[asyncio.Task[None]] = set()
         self._check = lru_cache(maxsize=256)(gate.check)
@@ -110,6 +118,17 @@ class DuckDBEngine:
             await asyncio.wait(set(self._endings))
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._session.close()
+        if self._delta_session is not None:
+            self._delta_session.close()
+
+    def cursor(self, prepared: Prepared) -> duckdb.DuckDBPyConnection:
+        """A connection that can run the statement; the Delta extension is loaded when the first one needs it."""
+        if not prepared.needs_extension:
+            return self._session.cursor()
+        with self._opening:
+            if self._delta_session is None:
+                self._delta_session = DuckDBSession(self.catalog.lake, self.config, delta=True)
+        return self._delta_session.cursor()
 
     # ------------------------------------------------------------------------------------------------------ preparing
 
@@ -171,7 +190,7 @@ class DuckDBEngine:
 
     def _plan(self, prepared: Prepared) -> Explanation:
         root = self.catalog.lake.root
-        with self._session.cursor() as cursor, translating(hide_values=prepared.hide_values, root=root):
+        with self.cursor(prepared) as cursor, translating(hide_values=prepared.hide_values, root=root):
             for name, table in prepared.arrow.items():
                 cursor.register(name, table)
             rows = cursor.execute(f"EXPLAIN {prepared.sql}").fetchall()
@@ -251,7 +270,7 @@ class _Run:
         self._prepared = prepared
         self._limits = limits
         self._started = started
-        self._cursor = engine._session.cursor()  # noqa: SLF001 - a run is a part of its engine
+        self._cursor = engine.cursor(prepared)
         self._reader: pa.RecordBatchReader | None = None
         self._job: Future[Any] | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -333,7 +352,7 @@ class _Run:
     async def _do(self, job: Callable[[], T]) -> T:
         if self._late:
             raise timed_out(self._limits)
-        submitted = self._engine._submit(job)  # noqa: SLF001
+        submitted = self._engine._submit(job)  # noqa: SLF001 - a run is a part of its engine
         self._job = submitted
         try:
             return await asyncio.wrap_future(submitted)

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,11 +32,11 @@ class DuckDBSession:
     are bounded. Python's own variables are no tables.
     """
 
-    def __init__(self, lake: Lake, config: DuckDBConfig) -> None:
-        self._own_temp = config.temp_dir is None
+    def __init__(self, lake: Lake, config: DuckDBConfig, *, delta: bool = False) -> None:
+        """`delta` loads the Delta extension too, for tables whose data files alone do not tell their rows."""
+        self._delta = delta
         self._temp = Path(tempfile.mkdtemp(prefix="trackmate-sql-", dir=config.temp_dir))
         self._lake = lake
-        self._delta_lock = threading.Lock()
         self._config = config
         try:
             self._connection = self._open()
@@ -64,7 +63,8 @@ class DuckDBSession:
         connection.execute("SET parquet_metadata_cache = true")
         if self._lake.remote:
             self._lake.grant_object_store(connection)
-        connection.load_extension(bundled_extension("delta"))
+        if self._delta:
+            connection.load_extension(bundled_extension("delta"))
         connection.execute(f"SET allowed_directories = [{literal(self._lake.root.rstrip('/') + '/')}]")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")

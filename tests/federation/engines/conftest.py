@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -76,14 +77,21 @@ def events(day: int, count: int = 120, *, sites: int = 3, tag: str = "") -> pa.T
     )
 
 
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    """A lake of four days of silver.events, a file a day."""
-    lake = Lake(LakeConfig(str(tmp_path / "lake")))
-    lake.table("silver.events")
+@pytest.fixture(scope="session")
+def four_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `lake` is copied from."""
+    root = tmp_path_factory.mktemp("four-days") / "lake"
+    lake = Lake(LakeConfig(str(root)))
     for day in range(4):
         append(lake, "silver.events", events(day))
-    return lake
+    return root
+
+
+@pytest.fixture
+def lake(tmp_path: Path, four_days: Path) -> Lake:
+    """A lake of four days of silver.events, a file a day."""
+    shutil.copytree(four_days, tmp_path / "lake")
+    return Lake(LakeConfig(str(tmp_path / "lake")))
 
 
 def append(lake: Lake, name: str, rows: pa.Table) -> None:
