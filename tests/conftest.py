@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import hypothesis  # noqa: F401 - its pytest plugin imports it at the very end otherwise, where CPython 3.11 may trip over it
 import pytest
 
 from tests.services.postgres import EmbeddedPostgresService, Postgres15

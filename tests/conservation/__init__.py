@@ -1,1 +1,1 @@
-"""Nothing acknowledged is lost, nothing is invented, nothing is altered: the whole chain under kills, full disks and bad networks."""
+"""Nothing acknowledged is lost, invented or altered: the whole chain under kills, full disks and bad networks."""

@@ -107,7 +107,8 @@ class Campaign:
                 "--seed", seed, "--sender", str(sender), "--count", str(share), "--rate", rate,
             )  # fmt: skip
         self._start_sender(
-            "tests.conservation.http_sender", "--port", str(self.chain.links["program-sidecar"].port), "--ledger", str(self.root / "ledger"),
+            "tests.conservation.http_sender", "--port", str(self.chain.links["program-sidecar"].port),
+            "--ledger", str(self.root / "ledger"),
             "--seed", seed, "--sender", "2", "--count", str(self.plan.events - 2 * share), "--rate", rate,
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A program of its own making that posts batches and believes nothing but a 202: what it writes down as acknowledged must be in silver.
+"""A program without an SDK that posts batches and believes nothing but a 202: what it notes as acknowledged must be in silver.
 
 Some batches it gives up after one try whose outcome it never learnt: these may be there or not, but not twice.
 """

@@ -1,4 +1,4 @@
-"""The whole chain as separate processes on loopback, each of which can be killed and started again, with a bad network between them."""
+"""The whole chain as separate processes on loopback, each of which can be killed, with a bad network between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A program that reports through the real SDK: `count` events at `rate` a second; ends when all are emitted and flushed or spooled."""
+"""A program that reports through the real SDK: `count` events at `rate` a second; ends when all are flushed or spooled."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import time
 
 import monitoring_sdk as monitoring
+
 from tests.conservation.payload import payload
 
 
