@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing, suppress
 from typing import Any, Final
 
 import duckdb
@@ -50,10 +50,12 @@ class LakeAdapter:
             return
         cursor = await self._threads.call(self._cursor)
         try:
-            async for batch in self._threads.iterate(lambda: self._rows(cursor, snapshot, request)):
-                yield batch
+            async with aclosing(self._threads.iterate(lambda: self._rows(cursor, snapshot, request))) as batches:
+                async for batch in batches:
+                    yield batch
         finally:
-            cursor.interrupt()
+            with suppress(duckdb.ConnectionException):  # it is closed already when all rows were taken
+                cursor.interrupt()
 
     async def version(self, request: EventRequest) -> str | None:  # noqa: ARG002 - every adapter is asked about a request
         """The table's version."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Final
 
 import pyarrow as pa
@@ -59,8 +60,9 @@ class ManagedAdapter:
 
     async def query(self, request: EventRequest) -> AsyncIterator[pa.RecordBatch]:
         """Rows in order, everything applied by the database. Raises HotStoreError."""
-        async for batch in self._threads.iterate(lambda: reader.query(self._dsn, request)):
-            yield batch
+        async with aclosing(self._threads.iterate(lambda: reader.query(self._dsn, request))) as batches:
+            async for batch in batches:
+                yield batch
 
     async def version(self, request: EventRequest) -> str | None:
         """Changes when this process has written into the time range; what another one wrote is seen when the answer is too old."""

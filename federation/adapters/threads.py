@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
@@ -23,6 +23,7 @@ class SourceThreads:
 
     def __init__(self, name: str, workers: int = WORKERS) -> None:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"source-{name}")
+        self._closed = False
 
     async def call(self, function: Callable[Params, Result], *args: Params.args, **kwargs: Params.kwargs) -> Result:
         """Run a blocking function; when the caller is cancelled its result is thrown away."""
@@ -33,7 +34,7 @@ class SourceThreads:
             future.cancel()
             raise
 
-    async def iterate(self, start: Callable[[], Iterator[pa.RecordBatch]]) -> AsyncIterator[pa.RecordBatch]:
+    async def iterate(self, start: Callable[[], Iterator[pa.RecordBatch]]) -> AsyncGenerator[pa.RecordBatch, None]:
         """The batches of a blocking iterator, which is made, advanced and closed in the source's threads."""
         iterator = await self.call(start)
         try:
@@ -44,11 +45,12 @@ class SourceThreads:
                 yield batch
         finally:
             close = getattr(iterator, "close", None)
-            if close is not None:
+            if close is not None and not self._closed:
                 self._pool.submit(_quietly, close)
 
     def close(self) -> None:
         """Let the threads end; what is still running is not waited for."""
+        self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
