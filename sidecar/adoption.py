@@ -1,14 +1,15 @@
-"""Takes over what SDKs left on disk: watches their spool folders, claims files by renaming, appends, then deletes.
+"""Takes over what SDKs left on disk: watches their spool folders, claims files, appends them to the log, then deletes them.
 
-An SDK that can't reach the sidecar writes `<emitter id>.<pid>.<first seq, 20 digits>.jsonl` (`….tmp` while it writes). Whoever
-renames such a file to `<name>.claimed-<pid>` owns it, be its writer alive or dead; so a file is adopted after a short grace, and
-a claim is taken over when its claimer is dead. A crash between append and delete repeats events, which their `event_id` makes
-harmless.
+The folder's rules stand in the Python SDK's SPOOL_FORMAT.md. In short: a batch is `<emitter id>.<pid>.<first seq>.jsonl`; who
+renames it to `<name>.claimed-<pid>`, holding an exclusive `flock` on it, owns it, be its writer alive or dead. So a batch is
+adopted after a short grace; a claim is taken over when its lock is free and its claimer is dead; a `.tmp` file is taken when its
+writer is dead. A crash between append and delete repeats events, which their `event_id` makes harmless.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import re
@@ -31,8 +32,12 @@ from sinks.base import describe, event_id_of
 POLL_SECONDS: Final = 0.5
 BATCH_EVENTS: Final = 1_000
 BATCH_BYTES: Final = 1024 * 1024
-_FINAL: Final = re.compile(r"^[^/]+\.jsonl$")
-_CLAIM: Final = re.compile(r"^(?P<name>[^/]+\.jsonl)\.claimed-(?P<pid>\d+)$")
+CLAIM_SECONDS: Final = 3600.0
+"""A claim whose lock is free is stale after this long even if its process id is in use: ids are used again."""
+
+MAX_COMPLAINTS: Final = 1_000
+_BATCH: Final = re.compile(r"^(?P<name>[^/]+\.jsonl)(?:(?P<tmp>\.tmp)|\.claimed-(?P<pid>\d+))?$")
+_OWNER: Final = re.compile(r"^[^.]+\.[^.]+")
 _TOO_LONG: Final = "the line has more than {limit} bytes"
 
 logger = logging.getLogger(__name__)
@@ -46,6 +51,20 @@ class Chunk:
     oversized: list[tuple[int, bytes]]
     """Lines over the limit of an event, by line number, cut."""
     first_line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A file that is ours alone as long as `descriptor`, which holds the lock, is open."""
+
+    path: Path
+    original: Path
+    descriptor: int
+
+    @property
+    def name(self) -> str:
+        """The batch's own name."""
+        return self.original.name
 
 
 class Adoption:
@@ -82,69 +101,92 @@ class Adoption:
         """Take over every file that may be taken now; how many were."""
         adopted = 0
         try:
-            for path in await asyncio.to_thread(self._candidates, folder):
-                claimed = self._claim(path)
-                if claimed is not None:
-                    adopted += await self._adopt(claimed)
+            candidates = await asyncio.to_thread(self._candidates, folder)
         except OSError as error:
             self._complain(folder, describe(error))
+            return 0
+        for path in candidates:
+            try:
+                claim = self._claim(path)
+                adopted += 0 if claim is None else await self._adopt(claim)
+            except OSError as error:
+                self._complain(path, describe(error))
         return adopted
 
     def _candidates(self, folder: Path) -> list[Path]:
-        """Complete files past their grace, and claims whose claimer is dead, oldest first."""
+        """Batches past their grace, claims of the dead, and what the dead were writing, oldest first."""
         found: list[tuple[float, Path]] = []
         try:
             entries = list(os.scandir(folder))
         except FileNotFoundError:
             return []
         for entry in entries:
-            claim = _CLAIM.match(entry.name)
-            if claim is None and not _FINAL.match(entry.name):
+            batch = _BATCH.match(entry.name)
+            if batch is None:
                 continue
             try:
                 if not entry.is_file(follow_symlinks=False):
                     continue
-                modified = entry.stat(follow_symlinks=False).st_mtime
+                status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            free = _dead(int(claim["pid"])) if claim else self._clock() - modified >= self._grace
-            if free:
-                found.append((modified, Path(entry.path)))
+            if self._free(Path(entry.path), batch, status):
+                found.append((status.st_mtime, Path(entry.path)))
         return [path for _, path in sorted(found)]
 
-    def _claim(self, path: Path) -> Path | None:
-        """The file under our name; None when another was quicker."""
-        claim = _CLAIM.match(path.name)
-        name = claim["name"] if claim else path.name
-        claimed = path.with_name(f"{name}.claimed-{os.getpid()}")
+    def _free(self, path: Path, batch: re.Match[str], status: os.stat_result) -> bool:
+        if batch["pid"]:
+            return _dead(int(batch["pid"])) or self._clock() - status.st_ctime >= CLAIM_SECONDS
+        if self._clock() - status.st_mtime < self._grace:
+            return False
+        return not batch["tmp"] or _owner_dead(path)
+
+    def _claim(self, path: Path) -> Claim | None:
+        """The file under our name and lock; None when another was quicker or is at it."""
+        batch = _BATCH.match(path.name)
         try:
-            path.rename(claimed)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             return None
-        return claimed
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            same = os.path.samestat(os.fstat(descriptor), path.stat())
+            if batch is not None and same:
+                claimed = path.with_name(f"{batch['name']}.claimed-{os.getpid()}")
+                path.rename(claimed)
+                return Claim(claimed, path.with_name(batch["name"]), descriptor)
+        except (BlockingIOError, FileNotFoundError):
+            pass  # somebody is at it, or was quicker
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
 
-    async def _adopt(self, claimed: Path) -> int:
+    async def _adopt(self, claim: Claim) -> int:
         """Append a claimed file's events and delete it; on trouble give it back. 1 when it was taken over, else 0."""
         events = rejected = 0
         try:
-            for chunk in _chunks(claimed):
-                taken, refused = await self._append(claimed, chunk)
+            for chunk in _chunks(claim.path):
+                taken, refused = await self._append(claim.name, chunk)
                 events += taken
                 rejected += refused
-            await asyncio.to_thread(claimed.unlink)
+            await asyncio.to_thread(claim.path.unlink)
         except (SpoolBusy, SpoolUnavailable) as error:
-            self._give_back(claimed)
-            self._complain(claimed.parent, str(error))
+            self._give_back(claim)
+            self._complain(claim.original, str(error))
             await self._sleep(error.retry_after)
             return 0
         except BaseException:
-            self._give_back(claimed)
+            self._give_back(claim)
             raise
-        self._complained.discard(str(claimed.parent))
-        logger.info("adopted a spool file of an SDK", extra={"file": claimed.name, "events": events, "rejected": rejected})
+        finally:
+            os.close(claim.descriptor)
+        self._complained.discard(str(claim.original))
+        logger.info("adopted a spool file of an SDK", extra={"file": claim.name, "events": events, "rejected": rejected})
         return 1
 
-    async def _append(self, claimed: Path, chunk: Chunk) -> tuple[int, int]:
+    async def _append(self, name: str, chunk: Chunk) -> tuple[int, int]:
         rejected = [
             Rejection(number, event_id_of(line), "", _TOO_LONG.format(limit=MAX_EVENT_BYTES), line)
             for number, line in chunk.oversized
@@ -164,7 +206,7 @@ class Adoption:
                     payload = body if not batch.rejected else batch.accepted_ndjson()
                     await self._spool.append(payload, taken, Flags.of(None, BodyFormat.NDJSON))
         if rejected:
-            await self._quarantine.keep(rejected, f"adopted {claimed.name.partition('.claimed-')[0]}")
+            await self._quarantine.keep(rejected, f"adopted {name}")
             self._metrics.quarantined.inc(len(rejected))
         self._metrics.adopted.inc(taken)
         return taken, len(rejected)
@@ -179,19 +221,18 @@ class Adoption:
             else:
                 return
 
-    def _give_back(self, claimed: Path) -> None:
+    def _give_back(self, claim: Claim) -> None:
         try:
-            claimed.rename(claimed.with_name(claimed.name.partition(".claimed-")[0]))
+            claim.path.rename(claim.original)
         except OSError as error:
-            self._complain(claimed.parent, describe(error))
+            self._complain(claim.original, describe(error))
 
-    def _complain(self, folder: Path, message: str) -> None:
-        """Warn once until the folder works again."""
-        if str(folder) not in self._complained:
-            self._complained.add(str(folder))
+    def _complain(self, path: Path, message: str) -> None:
+        """Warn once of each file or folder."""
+        if str(path) not in self._complained and len(self._complained) < MAX_COMPLAINTS:
+            self._complained.add(str(path))
             logger.warning(
-                "spool files of an SDK can't be adopted now; they stay where they are",
-                extra={"folder": str(folder), "error": message},
+                "what an SDK left can't be adopted now; it stays where it is", extra={"path": str(path), "error": message}
             )
 
 
@@ -221,7 +262,7 @@ def _chunks(path: Path) -> Iterator[Chunk]:
 
 
 def _dead(pid: int) -> bool:
-    """Whether the claimer is no more; a claim of ours from before this start carries a process id that is now ours or free."""
+    """Whether a claimer is no more; a claim under our own id is from before this start (or its lock is not free)."""
     if pid == os.getpid():
         return True
     try:
@@ -231,3 +272,19 @@ def _dead(pid: int) -> bool:
     except PermissionError:
         return False
     return False
+
+
+def _owner_dead(path: Path) -> bool:
+    """Whether the writer of a batch is no more: its lock file is gone, or nobody holds the lock."""
+    owner = _OWNER.match(path.name)
+    try:
+        descriptor = os.open(path.with_name(f"{owner[0] if owner else path.name}.lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

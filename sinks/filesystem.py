@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -145,13 +146,18 @@ class FilesystemSink:
 
 
 class _Moment(msgspec.Struct):
-    timestamp: datetime
+    timestamp: str
 
 
 _MOMENT_DECODER = msgspec.json.Decoder(_Moment)
+_UTC_TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d):.*Z")
 
 
 def partition_of(line: bytes) -> str:
     """The folder of an event, from its timestamp in UTC: `date=2026-07-01/hour=09`."""
-    moment = _MOMENT_DECODER.decode(line).timestamp.astimezone(UTC)
+    text = _MOMENT_DECODER.decode(line).timestamp
+    utc = _UTC_TIMESTAMP.fullmatch(text)
+    if utc is not None:
+        return f"date={utc[1]}/hour={utc[2]}"
+    moment = msgspec.convert(text, datetime).astimezone(UTC)
     return f"date={moment:%Y-%m-%d}/hour={moment:%H}"

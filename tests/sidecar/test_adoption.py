@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import subprocess
@@ -98,11 +99,45 @@ async def test_large_file_is_one_unbounded_batch(setup: Setup) -> None:
 
 
 async def test_file_that_is_being_written_is_taken(setup: Setup) -> None:
-    setup.leave(events(3), f"{uuid7()}.1.{1:020}.jsonl.tmp")
-    setup.leave(b"", f"{uuid7()}.1.lock")
+    owner = f"{uuid7()}.1"
+    setup.leave(events(3), f"{owner}.{1:020}.jsonl.tmp")
     setup.leave(b"x", "notes.txt")
-    assert await setup.adoption().adopt_folder(setup.sdk) == 0
-    assert len(list(setup.sdk.iterdir())) == 3
+    setup.leave(b"x", f"{owner}.{5:020}.jsonl.refused")
+    with setup.leave(b"", f"{owner}.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert await setup.adoption().adopt_folder(setup.sdk) == 0
+    assert len(list(setup.sdk.iterdir())) == 4
+
+
+@pytest.mark.parametrize("lock_is_left", [True, False])
+async def test_file_that_a_dead_process_was_writing_is_left_for_ever(setup: Setup, lock_is_left: bool) -> None:
+    owner = f"{uuid7()}.1"
+    items = events(3)
+    setup.leave(ndjson(items) + b'{"event_id": "torn', f"{owner}.{1:020}.jsonl.tmp")
+    if lock_is_left:
+        setup.leave(b"", f"{owner}.lock")
+    assert await setup.adoption().adopt_folder(setup.sdk) == 1
+    assert setup.in_log() == ids(items)
+    assert [line["event"] for line in setup.quarantined()] == ['{"event_id": "torn']
+
+
+async def test_file_that_another_reads_under_its_lock_is_taken(setup: Setup) -> None:
+    path = setup.leave(events(3))
+    with path.open() as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        assert await setup.adoption().adopt_folder(setup.sdk) == 0
+    assert await setup.adoption().adopt_folder(setup.sdk) == 1
+
+
+async def test_old_claim_under_a_process_id_that_is_used_again_is_left_for_ever(setup: Setup) -> None:
+    items = events(3)
+    path = setup.leave(items, f"{uuid7()}.1.{1:020}.jsonl.claimed-{os.getppid()}")
+    setup.now = path.stat().st_ctime + 3599
+    adoption = setup.adoption()
+    assert await adoption.adopt_folder(setup.sdk) == 0
+    setup.now += 2
+    assert await adoption.adopt_folder(setup.sdk) == 1
+    assert setup.in_log() == ids(items)
 
 
 async def test_fresh_file_is_taken_before_its_owner_can(setup: Setup) -> None:
@@ -116,8 +151,8 @@ async def test_fresh_file_is_taken_before_its_owner_can(setup: Setup) -> None:
 
 
 async def test_claim_of_a_living_process_is_taken(setup: Setup) -> None:
-    name = f"{uuid7()}.1.{1:020}.jsonl"
-    setup.leave(events(3), f"{name}.claimed-{os.getppid()}")
+    path = setup.leave(events(3), f"{uuid7()}.1.{1:020}.jsonl.claimed-{os.getppid()}")
+    setup.now = path.stat().st_ctime + 60
     assert await setup.adoption().adopt_folder(setup.sdk) == 0
 
 
@@ -215,6 +250,27 @@ async def test_folder_that_is_not_there_ends_the_watch(setup: Setup) -> None:
     assert await adoption.adopt_folder(setup.sdk / "missing") == 0
     (setup.sdk / "a-file").write_bytes(b"")
     assert await adoption.adopt_folder(setup.sdk / "a-file") == 0
+
+
+async def test_file_that_can_not_be_read_keeps_the_others_waiting(setup: Setup) -> None:
+    """Root may read everything, so a symbolic link that leads nowhere and a folder stand in for it."""
+    items = events(3)
+    setup.leave(items)
+    (setup.sdk / f"{uuid7()}.1.{1:020}.jsonl").mkdir()
+    (setup.sdk / f"{uuid7()}.1.{2:020}.jsonl").symlink_to("/nowhere")
+    adoption = setup.adoption()
+    real, seen = adoption._claim, 0
+
+    def claim(path: Path) -> Any:
+        nonlocal seen
+        seen += 1
+        if seen == 1:
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    adoption._claim = claim  # type: ignore[method-assign]
+    setup.leave(events(2))
+    assert await adoption.adopt_folder(setup.sdk) == 1
 
 
 async def test_two_agents_adopt_one_file_twice(setup: Setup) -> None:
