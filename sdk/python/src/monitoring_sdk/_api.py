@@ -58,7 +58,8 @@ def emit_event(event: Mapping[str, Any]) -> str:
 def emit_batch(events: Iterable[Mapping[str, Any]]) -> list[str]:
     """Report several events, as `emit_event` does each; their ids. When one is invalid none is taken.
 
-    Raises InvalidEventError whose path begins with the place of the event, such as `[3].metrics.temperature`; NotInitializedError.
+    Raises InvalidEventError whose path begins with the place of the event, such as
+    `[3].metrics.temperature`; NotInitializedError.
     """
     client = _state.require("emit_batch")
     if isinstance(events, (Mapping, str, bytes)) or not isinstance(events, Iterable):

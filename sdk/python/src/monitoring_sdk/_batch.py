@@ -70,7 +70,7 @@ def pack(entries: Iterable[Entry], emitter_id: str, ordinal: int) -> list[Batch]
 
 
 def unpack(data: bytes) -> list[Batch]:
-    """The whole lines of a spool file as batches that keep to the limits of a request; what follows the last line feed is torn."""
+    """The whole lines of a spool file as batches within the limits of a request; what follows the last line feed is torn."""
     batches: list[Batch] = []
     lines: list[bytes] = []
     size = 0

@@ -90,13 +90,12 @@ class Client:
 
     def emit_all(self, events: Iterable[Mapping[str, Any]], link: Link | None) -> list[str]:
         """Take all of the events, or none when one of them is invalid; their ids."""
-        prepared = []
-        for index, event in enumerate(events):
-            try:
-                prepared.append(self._prepare(event, link))
-            except InvalidEventError as error:
-                path = f"[{index}].{error.path}" if error.path else f"[{index}]"
-                raise InvalidEventError(path, error.error) from error
+        prepared: list[_Prepared] = []
+        try:
+            prepared.extend(self._prepare(event, link) for event in events)
+        except InvalidEventError as error:
+            place = f"[{len(prepared)}]"
+            raise InvalidEventError(f"{place}.{error.path}" if error.path else place, error.error) from error
         return [self._put(entry) for entry in prepared]
 
     def _prepare(self, event: Mapping[str, Any], link: Link | None) -> _Prepared:

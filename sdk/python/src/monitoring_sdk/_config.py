@@ -196,7 +196,7 @@ def _anchor(document: dict[str, Any], file: Path) -> None:
     sdk = document.get("sdk")
     sidecar = sdk.get("sidecar") if isinstance(sdk, dict) else None
     folder = sidecar.get("spool_dir") if isinstance(sidecar, dict) else None
-    if isinstance(folder, str) and folder:
+    if isinstance(sidecar, dict) and isinstance(folder, str) and folder:
         sidecar["spool_dir"] = str(file.absolute().parent / Path(folder).expanduser())
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 class Stats:
     """Events of this process since `initialize`, or since it was forked.
 
-    Every event that was emitted is in exactly one of sent, rejected, spooled, failed, dropped and queued; `replayed` counts on top
-    of that what left the spool folder for the sidecar, be it this process's or a dead one's.
+    Every event that was emitted is in exactly one of sent, rejected, spooled, failed, dropped and queued. `replayed` counts on
+    top of that what left the spool folder for the sidecar, be it this process's or a dead one's.
     """
 
     emitted: int = 0

@@ -298,14 +298,13 @@ class Delivery:
     def _refused(self, batch: Batch, answer: Answer) -> None:
         """The sidecar will never take this batch: keep it aside."""
         logger.error("monitoring_sdk: the sidecar refused a batch of %d event(s) for good: %s", len(batch), answer.detail)
-        if not self.queue.settle(batch):
-            return
-        self.counts.add("failed", len(batch))
         if self.spool is not None:
             try:
                 self.spool.set_aside(batch)
             except OSError as error:
                 self._complain(error)
+        if self.queue.settle(batch):
+            self.counts.add("failed", len(batch))
 
     # ------------------------------------------------------------------------------------------------------- the last resort
 

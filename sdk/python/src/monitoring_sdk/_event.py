@@ -31,7 +31,7 @@ _PLAIN_TEXT = 256
 _PLAIN_MESSAGE = 2048
 _PLAIN_INTEGER = 10**15
 
-_LONG_NUMBER = re.compile(r"[0-9]{%d}" % (MAX_INTEGER_DIGITS + 1))
+_LONG_NUMBER = re.compile(f"[0-9]{{{MAX_INTEGER_DIGITS + 1}}}")
 _DIGIT = re.compile(r"[0-9]")
 
 
@@ -114,7 +114,7 @@ def plain_copy(event: Mapping[str, Any]) -> dict[str, Any] | None:  # noqa: C901
                 return None
         elif value_type is dict:
             inner = copy[field] = value.copy()
-            if len(inner) > _PLAIN_ENTRIES or not _is_plain_table(field, inner):
+            if field not in _PLAIN_TABLES or len(inner) > _PLAIN_ENTRIES or not _PLAIN_TABLES[field](inner):
                 return None
         elif value_type is float or value_type is int:
             if field == "progress":
@@ -127,38 +127,43 @@ def plain_copy(event: Mapping[str, Any]) -> dict[str, Any] | None:  # noqa: C901
     return copy if kind != "state" else None
 
 
-def _is_plain_table(field: str, table: dict[Any, Any]) -> bool:
-    if field == "entities":
-        for key, value in table.items():
-            if type(value) is not str or type(key) is not str or not 0 < len(value) <= MAX_TEXT or not 0 < len(key) <= MAX_TEXT:
+def _are_plain_entities(table: dict[Any, Any]) -> bool:
+    for key, value in table.items():
+        if type(value) is not str or type(key) is not str or not 0 < len(value) <= MAX_TEXT or not 0 < len(key) <= MAX_TEXT:
+            return False
+    return True
+
+
+def _are_plain_metrics(table: dict[Any, Any]) -> bool:
+    for key, value in table.items():
+        value_type = type(value)
+        if value_type is int:
+            if not -_PLAIN_INTEGER < value < _PLAIN_INTEGER:
                 return False
-        return True
-    if field == "metrics":
-        for key, value in table.items():
-            value_type = type(value)
-            if value_type is int:
-                if not -_PLAIN_INTEGER < value < _PLAIN_INTEGER:
-                    return False
-            elif value_type is not float or value - value != 0.0:  # infinity and NaN, less themselves, are NaN
+        elif value_type is not float or value - value != 0.0:  # infinity and NaN, less themselves, are NaN
+            return False
+        if type(key) is not str or not 0 < len(key) <= MAX_TEXT:
+            return False
+    return True
+
+
+def _are_plain_attributes(table: dict[Any, Any]) -> bool:
+    for key, value in table.items():
+        value_type = type(value)
+        if value_type is str:
+            if len(value) > _PLAIN_TEXT:
                 return False
-            if type(key) is not str or not 0 < len(key) <= MAX_TEXT:
+        elif value_type is int:
+            if not -_PLAIN_INTEGER < value < _PLAIN_INTEGER:
                 return False
-        return True
-    if field == "attributes":
-        for key, value in table.items():
-            value_type = type(value)
-            if value_type is str:
-                if len(value) > _PLAIN_TEXT:
-                    return False
-            elif value_type is int:
-                if not -_PLAIN_INTEGER < value < _PLAIN_INTEGER:
-                    return False
-            elif value_type is not float and value_type is not bool and value is not None:
-                return False
-            if type(key) is not str or len(key) > _PLAIN_TEXT:
-                return False
-        return True
-    return False
+        elif value_type is not float and value_type is not bool and value is not None:
+            return False
+        if type(key) is not str or len(key) > _PLAIN_TEXT:
+            return False
+    return True
+
+
+_PLAIN_TABLES = {"entities": _are_plain_entities, "metrics": _are_plain_metrics, "attributes": _are_plain_attributes}
 
 
 def head_of(fields: Mapping[str, Any]) -> str:

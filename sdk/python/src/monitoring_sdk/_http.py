@@ -49,18 +49,19 @@ class SidecarTransport:
         """Post one batch; see `Transport.send`."""
         body, headers = self._encoded(batch)
         deadline = time.monotonic() + timeout
-        while True:
+        while not self._interrupted:
             connection, kept = self._connect()
             try:
                 status, answer_headers, answer = connection.exchange(self._path, body, headers, deadline)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 self.close()
-                if kept and isinstance(error, _STALE) and not self._interrupted:
+                if kept and isinstance(error, _STALE):
                     continue
                 return Answer(Outcome.RETRY, _described(error))
             if connection.is_finished:
                 self.close()
             return _judge(status, answer_headers, answer)
+        return Answer(Outcome.RETRY, "the SDK is closing")
 
     def interrupt(self) -> None:
         """Wake a `send` that waits for the server."""
@@ -83,9 +84,6 @@ class SidecarTransport:
         """The connection, and whether it was used before."""
         if self._pid != os.getpid():
             self._connection, self._pid = None, os.getpid()  # a forked child must not talk over its parent's
-        if self._interrupted:
-            self.close()
-            return _Interrupted(self._host, self._port, https=self._https), False
         if self._connection is not None:
             return self._connection, True
         self._connection = _Connection(self._host, self._port, https=self._https)
@@ -123,8 +121,8 @@ class _Connection:
         connection.timeout = _remaining(deadline)
         if connection.sock is None:
             connection.connect()
-            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.sock.settimeout(_remaining(deadline))
+        sock: socket.socket = connection.sock
+        sock.settimeout(_remaining(deadline))
         connection.request("POST", path, body=body, headers=headers)
 
         def timed(sock: socket.socket, *args: Any, **kwargs: Any) -> _TimedResponse:
@@ -139,17 +137,6 @@ class _Connection:
 
     def close(self) -> None:
         self._http.close()
-
-
-class _Interrupted(_Connection):
-    """Stands in for a connection once nothing may be sent any more."""
-
-    def exchange(
-        self, path: str, body: bytes, headers: dict[str, str], deadline: float
-    ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        """Fail at once."""
-        message = "interrupted: the SDK is closing"
-        raise ConnectionAbortedError(message)
 
 
 class _TimedResponse(http.client.HTTPResponse):

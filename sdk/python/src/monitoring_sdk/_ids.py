@@ -11,7 +11,7 @@ _VARIANTS = "89ab"
 
 
 class IdSource:
-    """Makes ids for one process; safe to call from many threads. A forked child needs a new one, or it would repeat its parent's."""
+    """Makes ids for one process, from any thread. A forked child needs a new one, or it would repeat its parent's."""
 
     __slots__ = ("_head", "_tails")
 

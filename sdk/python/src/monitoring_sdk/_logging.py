@@ -14,8 +14,8 @@ _LONGEST_STACK = 32_000
 class MonitoringHandler(logging.Handler):
     """A logging handler: `logging.getLogger().addHandler(MonitoringHandler())`.
 
-    The logger's name becomes the event's `name`, the level its `severity`, the formatted text its `message`; file, line, thread and
-    an exception's traceback become attributes. Without `initialize` it does nothing. The SDK's own log is left out.
+    The logger's name becomes the event's `name`, the level its `severity`, the text its `message`; file, line, thread and an
+    exception's traceback become attributes. Without `initialize` it does nothing. The SDK's own log is left out.
     """
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -66,7 +66,7 @@ class Run:
         return self._emit({"kind": "progress", "progress": fraction}, message, attributes)
 
     def metric(self, name: str, value: float | None = None, /, **values: float) -> str:
-        """Report a value, `metric("temperature", 21.5)`, or several, `metric("chuck", temperature=21.5, pressure=0.3)`; the event's id."""
+        """Report a value or several: `metric("temperature", 21.5)`, `metric("chuck", bow=0.2, warp=0.3)`; the event's id."""
         metrics = values if value is None else {name: value, **values}
         return self._emit({"kind": "metric", "name": name, "metrics": metrics}, None, {})
 
@@ -100,7 +100,7 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------- the active run
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Run:  # noqa: PYI034 - Self is not in the standard library of Python 3.9
         _state.active.set((self, _state.active.get()))
         return self
 

@@ -179,7 +179,7 @@ class Spool:
                 continue
             if free:
                 found.append((status.st_mtime, Path(entry.path)))
-        self._tidy(entries, dead)
+        self._tidy(entries)
         return [path for _, path in sorted(found)]
 
     def claim(self, path: Path) -> Claim | None:
@@ -229,15 +229,15 @@ class Spool:
         finally:
             os.close(fd)
 
-    def _tidy(self, entries: list[os.DirEntry[str]], dead: dict[str, bool]) -> None:
+    def _tidy(self, entries: list[os.DirEntry[str]]) -> None:
         """Remove the locks of dead owners that left nothing, so that they don't pile up."""
         left = {name["owner"] for name in map(_NAME.fullmatch, (entry.name for entry in entries)) if name}
         for entry in entries:
-            owner, dot, suffix = entry.name.rpartition(".")
-            if suffix == "lock" and owner not in left and owner != self._owner and _NAME.fullmatch(f"{owner}.{0:020d}.jsonl"):
-                if self._is_dead(owner):
-                    with contextlib.suppress(OSError):
-                        Path(entry.path).unlink()
+            owner, _, suffix = entry.name.rpartition(".")
+            is_lock = suffix == "lock" and _NAME.fullmatch(f"{owner}.{0:020d}.jsonl") is not None
+            if is_lock and owner != self._owner and owner not in left and self._is_dead(owner):
+                with contextlib.suppress(OSError):
+                    Path(entry.path).unlink()
 
 
 def _try_lock(fd: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from monitoring_sdk._exceptions import NotInitializedError
 
@@ -17,7 +17,7 @@ client: Client | None = None
 Link = tuple["Run", Any]
 """The active run, and the link that was active around it (or None)."""
 
-active: ContextVar[Optional[Link]] = ContextVar("monitoring_sdk_run", default=None)
+active: ContextVar[Link | None] = ContextVar("monitoring_sdk_run", default=None)
 
 
 def require(call: str) -> Client:
