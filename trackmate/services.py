@@ -151,9 +151,19 @@ def _answers_http(url: str) -> Callable[[], str | None]:
             return "starting"
         if response.status_code == _OK:
             return None
-        return f"not ready yet: {response.text[:200].strip()}"
+        return f"not ready yet{_missing(response)}"
 
     return ready
+
+
+def _missing(response: httpx.Response) -> str:
+    """What a service says it waits for."""
+    try:
+        checks = response.json()["checks"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    waiting = [name for name, state in checks.items() if state != "ok"]
+    return f": waits for {', '.join(waiting)}" if waiting else ""
 
 
 def _answers_sql(dsn: str) -> Callable[[], str | None]:

@@ -26,14 +26,15 @@ def questions(site: str) -> tuple[Question, ...]:
         ),
         Question(
             "Which errors cost most runs?",
-            "SELECT error_type, tool, name AS step, sum(events) AS errors, round(100 * sum(share), 1) AS percent "  # noqa: S608 - quoted
+            "SELECT error_type, tool, name AS step, CAST(sum(events) AS BIGINT) AS errors, "  # noqa: S608 - quoted
+            "round(100.0 * sum(events) / sum(sum(events)) OVER (), 1) AS percent "
             f"FROM gold.error_pareto WHERE site_id = {name} AND name NOT IN ('lot', 'wafer') "
             "GROUP BY error_type, tool, name ORDER BY errors DESC, error_type LIMIT 6",
         ),
         Question(
             "How long was each tool in which E10 state?",
-            "SELECT tool, state, round(sum(seconds), 1) AS seconds, sum(changes) AS times "  # noqa: S608 - quoted
+            "SELECT tool, state, round(sum(seconds), 1) AS seconds, CAST(sum(changes) AS BIGINT) AS times "  # noqa: S608 - quoted
             f"FROM gold.tool_state WHERE site_id = {name} AND state <> 'non_scheduled' "
-            "GROUP BY tool, state ORDER BY tool, seconds DESC LIMIT 30",
+            "GROUP BY tool, state HAVING sum(seconds) > 0 ORDER BY tool, seconds DESC LIMIT 30",
         ),
     )
