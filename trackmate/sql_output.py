@@ -81,7 +81,7 @@ def footer(answer: Answer) -> str:
 def size(count: float) -> str:
     """Bytes for people."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:  # noqa: PLR2004 - the step between units
+        if count < 1000:
             return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
         count /= 1000
     return f"{count:,.1f} TB"
@@ -105,10 +105,10 @@ def _cell(value: Any) -> str:
     if value is None:
         return "[dim]NULL[/dim]"
     if isinstance(value, float):
-        return f"{value:,.6g}" if math.isfinite(value) and abs(value) < 1e15 else str(value)  # noqa: PLR2004 - digits of a double
+        return f"{value:,.6g}" if math.isfinite(value) and abs(value) < 1e15 else str(value)
     if isinstance(value, datetime):
-        text = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
-        return text.isoformat(sep=" ")
+        moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+        return moment.isoformat(sep=" ")
     text = json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
     return escape(text if len(text) <= SHOWN_TEXT else text[: SHOWN_TEXT - 1] + "…")
 
@@ -145,7 +145,7 @@ def _json(table: pa.Table) -> str:
     return "[\n" + ",\n".join(lines) + "\n]\n" if lines else "[]\n"
 
 
-def _plain(value: Any) -> Any:  # noqa: PLR0911 - one line for each kind of value
+def _plain(value: Any) -> Any:
     match value:
         case datetime():
             moment = value if value.tzinfo else value.replace(tzinfo=UTC)
@@ -171,8 +171,8 @@ def _plain(value: Any) -> Any:  # noqa: PLR0911 - one line for each kind of valu
 def show_tables(tables: list[dict[str, Any]], console: Console) -> None:
     """The catalog for people."""
     made = Table(header_style="bold", pad_edge=False)
-    for name, justify in (("table", "left"), ("rows", "right"), ("size", "right"), ("what it holds", "left")):
-        made.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for name in ("table", "rows", "size", "what it holds"):
+        made.add_column(name, justify="right" if name in {"rows", "size"} else "left", overflow="fold")
     for table in tables:
         rows = "" if table.get("rows") is None else f"{table['rows']:,}"
         stored = "" if table.get("bytes") is None else size(table["bytes"])

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from sqlglot import tokenize
+from sqlglot import TokenType, tokenize
 from sqlglot.errors import TokenError
-from sqlglot.tokens import TokenType
 
 from contract.errors import TrackMateError
 from trackmate.sql_output import show_columns, show_tables
