@@ -56,7 +56,7 @@ def write(answer: Answer, form: Format, output: Path | None, console: Console) -
             sys.stdout.buffer.write(body)
             sys.stdout.flush()
     except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment]  # whoever reads has enough, and Python need not flush to it
+        sys.stdout = None  # whoever reads has enough, and Python need not flush to it
     except OSError as error:
         message = f"can't write {output}: {error.strerror}"
         raise TrackMateError(message) from error
