@@ -74,14 +74,22 @@ def connect(
 ) -> psycopg.Connection:
     """A session of our own kind. Raises HotStoreUnavailable."""
     with translated(dsn):
-        connection = psycopg.connect(conninfo(dsn, connect_timeout), autocommit=True)
-        try:
-            connection.execute(settings(statement_timeout).encode())
-            connection.autocommit = autocommit
-        except BaseException:
-            connection.close()
-            raise
+        connection = session(dsn, statement_timeout, connect_timeout)
+        connection.autocommit = autocommit
         return connection
+
+
+def session(
+    dsn: str | Secret, statement_timeout: timedelta = STATEMENT_TIMEOUT, connect_timeout: timedelta = CONNECT_TIMEOUT
+) -> psycopg.Connection:
+    """The same for those who judge the driver's own errors."""
+    connection = psycopg.connect(conninfo(dsn, connect_timeout), autocommit=True)
+    try:
+        connection.execute(settings(statement_timeout).encode())
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 @contextlib.contextmanager

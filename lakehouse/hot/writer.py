@@ -253,7 +253,7 @@ class HotWriter:
         self._days |= days
 
     def _make_partitions(self, days: set[date]) -> None:
-        with connect.connect(self._config.dsn, statement_timeout=self._config.statement_timeout) as connection:
+        with connect.session(self._config.dsn, self._config.statement_timeout, self._config.connect_timeout) as connection:
             partitions.ensure(connection, days)
 
     # ----------------------------------------------------------------------------------------------------- retries, time

@@ -19,7 +19,7 @@ def installed(name: str) -> bool:
 
 
 def ensure_packages(*names: str) -> None:
-    """Install the missing ones of these packages. Raises RuntimeError, which says what to install, when that can't be done here."""
+    """Install the missing ones of these packages. Raises RuntimeError, which says what to install, when it can't."""
     if all(map(installed, names)):
         return
     with cache_lock("apt"):

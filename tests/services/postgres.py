@@ -116,7 +116,7 @@ class Postgres15(PostgresService):
 
 
 class EmbeddedPostgresService(PostgresService):
-    """The PostgreSQL of a newcomer, started as `trackmate up` starts it, with all its own settings."""
+    """The PostgreSQL of a newcomer, started as `trackmate up` starts it, with all its settings but that which waits for disks."""
 
     name = "embedded-postgres"
     maintenance = "postgres"
@@ -124,7 +124,7 @@ class EmbeddedPostgresService(PostgresService):
     def __init__(self) -> None:
         super().__init__()
         # The folder's name has a space, as people's folders have.
-        self.server = EmbeddedPostgres(self.folder / "data folder", self.port)
+        self.server = EmbeddedPostgres(self.folder / "data folder", self.port, settings={"fsync": "off"})
 
     def dsn(self, database: str) -> str:
         return self.server.dsn(database).reveal()

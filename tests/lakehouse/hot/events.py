@@ -11,6 +11,7 @@ import psycopg
 
 from contract.event import Event
 from contract.ids import uuid7
+from lakehouse.hot import reader
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 
@@ -47,6 +48,11 @@ def value(dsn: str, statement: str, *parameters: Any) -> Any:
     with psycopg.connect(dsn) as connection:
         row = connection.execute(statement.encode(), parameters or None).fetchone()
     return row[0] if row else None
+
+
+def rows(dsn: str) -> dict[str, dict[str, Any]]:
+    """Every event in the store by its id, as the lake would read it."""
+    return {row["event_id"]: row for row in reader.read_since(dsn, 0, 1_000_000).table.to_pylist()}
 
 
 def stored(dsn: str) -> list[str]:

@@ -15,7 +15,7 @@ from lakehouse.config import HotConfig
 from lakehouse.hot import reader
 from lakehouse.hot.errors import HotStoreError, HotStoreUnavailable, RowsLost
 from lakehouse.hot.writer import HotWriter, WriteResult
-from tests.lakehouse.hot.events import NOW, event, many, stored, value
+from tests.lakehouse.hot.events import NOW, event, many, rows, stored, value
 
 FULL = {
     "finish": {"status": "failed", "duration_ms": 12.75, "error": {"type": "E", "message": "", "stack": "line 1\nline 2\r\n"}},
@@ -45,8 +45,9 @@ async def test_a_field_changes_or_vanishes_on_its_way_in(writer: HotWriter, dsn:
         for number, (kind, fields) in enumerate(FULL.items())
     ] + [event(kind=kind, **({"state": {"to": "standby"}} if kind == "state" else {})) for kind in FULL]
     assert await writer.write(sent) == WriteResult(inserted=len(sent))
+    all_found = rows(dsn)
     for each in sent:
-        found = reader.find(dsn, each.event_id).to_pylist()[0]
+        found = all_found[each.event_id]
         expected = dict(zip(NAMES, flatten(each), strict=True))
         for name in ("entities", "metrics"):
             found[name], expected[name] = (json.loads(row[name]) if row[name] else row[name] for row in (found, expected))
@@ -78,8 +79,9 @@ async def test_text_that_means_something_to_copy_is_taken_for_syntax(writer: Hot
     }  # fmt: skip
     for each in odd.values():
         assert await writer.write([each, event(message="ordinary")]) == WriteResult(inserted=2)
+    all_found = rows(dsn)
     for text, each in odd.items():
-        found = reader.find(dsn, each.event_id).to_pylist()[0]
+        found = all_found[each.event_id]
         fields = ("name", "message", "lot", "error_type", "error_message", "error_stack")
         assert [found[field] for field in fields] == [text] * len(fields)
         assert json.loads(found["entities"]) == {"lot": text, text: text}
