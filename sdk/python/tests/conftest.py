@@ -153,7 +153,8 @@ class MisbehavingSidecar:
         with self._lock:
             self.accepted += [event for index, event in enumerate(request.events) if index not in rejected]
         reasons = [
-            {"index": index, "event_id": request.ids[index], "path": "metrics.x", "error": "expected number"} for index in rejected
+            {"index": index, "event_id": request.ids[index], "path": "metrics.x", "error": "expected number"}
+            for index in rejected
         ]
         return json.dumps({"accepted": len(request.events) - len(reasons), "rejected": reasons}).encode()
 
@@ -231,7 +232,9 @@ def run_program(sidecar: MisbehavingSidecar, spool_dir: Path, tmp_path: Path) ->
             "def log(i=0):\n    return m.emit_event({'kind': 'log', 'name': 'x', 'attributes': {'i': i}})\n"
             f"def start():\n    m.initialize(**{settings!r})\n" + program
         )
-        return subprocess.Popen([sys.executable, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        return subprocess.Popen(
+            [sys.executable, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        )
 
     return start
 

@@ -90,13 +90,11 @@ def unpack(data: bytes) -> list[Batch]:
 def _line(entry: Entry, emitter_id: str) -> bytes:
     seq, time_ns, event_id, head, captured = entry
     own_id = f'"event_id":"{event_id}",' if event_id else ""
-    own_time = f'"timestamp":"{_timestamp(time_ns)}",' if time_ns else ""
+    own_time = ""
+    if time_ns:
+        micros = time_ns // 1000
+        own_time = f'"timestamp":"{_second(micros // 1_000_000)}.{micros % 1_000_000:06d}Z",'
     return f'{{{own_id}{own_time}"emitter":{{"id":"{emitter_id}","seq":{seq}}},{head}{text_of(captured)[1:]}'.encode()
-
-
-def _timestamp(time_ns: int) -> str:
-    seconds, micros = divmod(time_ns // 1000, 1_000_000)
-    return f"{_second(seconds)}.{micros:06d}Z"
 
 
 @lru_cache(maxsize=64)

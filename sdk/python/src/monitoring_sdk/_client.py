@@ -16,7 +16,7 @@ from monitoring_sdk._delivery import Delivery
 from monitoring_sdk._event import Captured
 from monitoring_sdk._exceptions import InvalidEventError
 from monitoring_sdk._http import SidecarTransport
-from monitoring_sdk._ids import IdSource
+from monitoring_sdk._ids import IdSource, uuid7
 from monitoring_sdk._queue import LARGE_TEXT
 from monitoring_sdk._spool import Spool
 from monitoring_sdk._state import Link
@@ -48,7 +48,7 @@ class Client:
     def _begin(self) -> None:
         self._ids = IdSource()
         self._seq = itertools.count(1)
-        self.emitter_id = self._ids.new(time.time_ns())
+        self.emitter_id = uuid7()
         sidecar = self.settings.sidecar
         spooling = sidecar.enable_spooling and self._given_transport is None
         self._delivery = Delivery(
@@ -84,8 +84,9 @@ class Client:
         if trace is not None:
             head = f'{head}"trace_id":"{trace[0]}","span_id":"{trace[1]}",'
         now = time.time_ns()
-        event_id = self._ids.new(now)
-        self._queue.put((next(self._seq), now, event_id, head, fields))
+        seq = next(self._seq)
+        event_id = self._ids.new(now, seq)
+        self._queue.put((seq, now, event_id, head, fields))
         return event_id
 
     def emit_all(self, events: Iterable[Mapping[str, Any]], link: Link | None) -> list[str]:
@@ -127,14 +128,16 @@ class Client:
     def _put(self, prepared: _Prepared) -> str:
         head, captured, given_id, has_time = prepared
         now = time.time_ns()
-        event_id = given_id or self._ids.new(now)
+        seq = next(self._seq)
+        event_id = given_id or self._ids.new(now, seq)
         large = len(captured) if isinstance(captured, str) and len(captured) > LARGE_TEXT else 0
-        self._queue.put((next(self._seq), 0 if has_time else now, "" if given_id else event_id, head, captured), large)
+        self._queue.put((seq, 0 if has_time else now, "" if given_id else event_id, head, captured), large)
         return event_id
 
     def _report_of_drops(self, drops: dict[str, int]) -> Entry:
         """The event that tells of events that were lost."""
         now = time.time_ns()
+        seq = next(self._seq)
         fields = {
             "kind": "metric",
             "name": DROPPED_NAME,
@@ -142,7 +145,7 @@ class Client:
             "message": f"{sum(drops.values())} event(s) of this process were lost before they reached the sidecar",
             "metrics": dict(drops),
         }
-        return (next(self._seq), now, self._ids.new(now), self._head, fields)
+        return (seq, now, self._ids.new(now, seq), self._head, fields)
 
     # ------------------------------------------------------------------------------------------------------------ the end
 

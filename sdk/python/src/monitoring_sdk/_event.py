@@ -15,7 +15,7 @@ from json import encoder as json_encoder
 from typing import Any, Callable, Union
 
 from monitoring_sdk import _clean
-from monitoring_sdk._clean import ALLOWED, CHOICES
+from monitoring_sdk._clean import CHOICES
 from monitoring_sdk._exceptions import InvalidEventError
 from monitoring_sdk._limits import MAX_DEPTH, MAX_EVENT_BYTES, MAX_INTEGER_DIGITS, MAX_TEXT
 
@@ -27,8 +27,10 @@ HEAD_BYTES = 220
 
 # An event within these is below 256 KiB even when every character needs an escape of six bytes.
 _PLAIN_ENTRIES = 24
+_PLAIN_KINDS = frozenset(_clean.KINDS) - {"state"}
+_ENDS = frozenset(("finish", "error"))
 _PLAIN_TEXT = 256
-_PLAIN_MESSAGE = 2048
+_PLAIN_TEXTS = {"kind": MAX_TEXT, "name": MAX_TEXT, "message": 2048}
 _PLAIN_INTEGER = 10**15
 
 _LONG_NUMBER = re.compile(f"[0-9]{{{MAX_INTEGER_DIGITS + 1}}}")
@@ -69,7 +71,10 @@ def encode(event: dict[str, Any], head: str) -> str:
 
 def text_of(captured: Captured) -> str:
     """The JSON text of a captured event's own fields."""
-    return captured if isinstance(captured, str) else _encode(captured)[0]
+    if isinstance(captured, str):
+        return captured
+    text = to_text(captured)
+    return text if text.isascii() and "\\u0000" not in text else _encode(captured)[0]
 
 
 def _encode(event: dict[str, Any]) -> tuple[str, int]:
@@ -95,52 +100,50 @@ def plain_copy(event: Mapping[str, Any]) -> dict[str, Any] | None:  # noqa: C901
     if type(event) is not dict:
         return None
     copy = event.copy()
-    try:
-        kind = copy["kind"]
-        if not copy.keys() <= ALLOWED[kind] or "name" not in copy:
-            return None
-    except (KeyError, TypeError):
+    kind = copy.get("kind")
+    if type(kind) is not str or kind not in _PLAIN_KINDS or "name" not in copy:
         return None
     for field, value in copy.items():
         value_type = type(value)
         if value_type is str:
-            if field in CHOICES:
+            longest = _PLAIN_TEXTS.get(field)
+            if longest is None:
+                if field != "severity" and (field != "status" or kind not in _ENDS):
+                    return None
                 if value not in CHOICES[field]:
                     return None
-            elif field == "name":
-                if not 0 < len(value) <= MAX_TEXT:
-                    return None
-            elif field != "message" or len(value) > _PLAIN_MESSAGE:
+            elif not 0 < len(value) <= longest:
                 return None
         elif value_type is dict:
+            is_plain = _PLAIN_TABLES.get(field)
             inner = copy[field] = value.copy()
-            if field not in _PLAIN_TABLES or len(inner) > _PLAIN_ENTRIES or not _PLAIN_TABLES[field](inner):
+            if is_plain is None or not is_plain(inner) or len(inner) > _PLAIN_ENTRIES:
                 return None
         elif value_type is float or value_type is int:
-            if field == "progress":
+            if field == kind == "progress":
                 if not 0 <= value <= 1:
                     return None
-            elif field != "duration_ms" or not 0 <= value < _PLAIN_INTEGER:
+            elif field != "duration_ms" or kind not in _ENDS or not 0 <= value < _PLAIN_INTEGER:
                 return None
         else:
             return None
-    return copy if kind != "state" else None
+    return copy
 
 
 def _are_plain_entities(table: dict[Any, Any]) -> bool:
     for key, value in table.items():
-        if type(value) is not str or type(key) is not str or not 0 < len(value) <= MAX_TEXT or not 0 < len(key) <= MAX_TEXT:
-            return False
+        if type(value) is str is type(key) and 0 < len(value) <= MAX_TEXT and 0 < len(key) <= MAX_TEXT:
+            continue
+        return False
     return True
 
 
 def _are_plain_metrics(table: dict[Any, Any]) -> bool:
     for key, value in table.items():
-        value_type = type(value)
-        if value_type is int:
-            if not -_PLAIN_INTEGER < value < _PLAIN_INTEGER:
+        if type(value) is float:
+            if value - value != 0.0:  # infinity and NaN, less themselves, are NaN
                 return False
-        elif value_type is not float or value - value != 0.0:  # infinity and NaN, less themselves, are NaN
+        elif type(value) is not int or not -_PLAIN_INTEGER < value < _PLAIN_INTEGER:
             return False
         if type(key) is not str or not 0 < len(key) <= MAX_TEXT:
             return False
