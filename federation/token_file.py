@@ -32,7 +32,7 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$")]
-    scopes: tuple[Literal["ingest", "query", "admin"], ...]
+    scopes: Annotated[tuple[Literal["ingest", "query", "admin"], ...], msgspec.Meta(min_length=1)]
     sites: tuple[str, ...] | None = None
     expires: Annotated[dt.datetime, msgspec.Meta(tz=True)] | None = None
     created: Annotated[dt.datetime, msgspec.Meta(tz=True)] | None = None

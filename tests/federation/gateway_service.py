@@ -71,7 +71,7 @@ class GatewayService(Service):
             return client.post(
                 "/v1/ingest/managed",
                 content=content,
-                headers={"Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}},
+                headers={"content-type": "application/json", **{k.replace("_", "-").lower(): v for k, v in headers.items()}},
             )
 
     def sql(self, statement: str, token: str | None = None, **more: Any) -> httpx.Response:

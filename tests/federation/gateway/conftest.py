@@ -24,7 +24,7 @@ def gateway(postgres15: Postgres15) -> Iterator[GatewayService]:
     """Short deadlines, so that what must be late is late soon."""
     sections = {
         "gateway": {"body_timeout": "2s", "limits": {"rate": 10_000, "burst": 10_000}},
-        "engines": {"duckdb": {"timeout": "2s", "memory_limit": "256MiB"}},
+        "engines": {"duckdb": {"timeout": "5s", "memory_limit": "256MiB"}},
     }
     with GatewayService(postgres15.fresh_database(), TOKENS, **sections) as service:
         yield service

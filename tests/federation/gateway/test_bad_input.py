@@ -260,7 +260,7 @@ def test_sql_that_never_ends_is_stopped_and_says_so(gateway: GatewayService):
     started = time.monotonic()
     response = gateway.sql(endless, "all")
     assert (response.status_code, error_of(response)["code"]) in {(422, "sql_timeout"), (422, "sql_resource_limit"), (400, "sql_refused")}
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 25  # the fixture's timeout is 5 s
     assert gateway.sql("SELECT count(*) FROM hot.events", "all").status_code == 200
 
 
