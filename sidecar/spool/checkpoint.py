@@ -52,7 +52,10 @@ def load_checkpoint(folder: Path | str, reader: str, *, filesystem: Filesystem =
 def inspect_checkpoint(folder: Path, reader: str, filesystem: Filesystem) -> tuple[int, str | None]:
     """A reader's checkpoint and what is wrong with its file, if anything. Raises InvalidReaderName."""
     path = checkpoint_path(folder, reader)
-    spool_id = read_spool_id(folder, filesystem)
+    try:
+        spool_id = read_spool_id(folder, filesystem)
+    except OSError:
+        spool_id = None  # whose it is can't be told now: the checkpoint's own checksum has to do
     current = _load(path, reader, spool_id, filesystem)
     if isinstance(current, int):
         return current, None
@@ -119,7 +122,7 @@ def _load(path: Path, reader: str, spool_id: str | None, filesystem: Filesystem)
         return "it fails its checksum"
     if fields.get("reader") != reader:
         return f"it belongs to reader '{fields.get('reader')}'"
-    if spool_id is not None and fields.get("spool_id") != spool_id:
+    if spool_id is not None and fields.get("spool_id") not in (None, spool_id):
         return f"it belongs to spool {fields.get('spool_id')}"
     return int(fields["seq"])
 

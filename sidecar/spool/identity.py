@@ -20,15 +20,19 @@ logger = logging.getLogger(__name__)
 
 
 def read_spool_id(folder: Path, filesystem: Filesystem) -> str | None:
-    """The spool's id; None when there is no spool in `folder` or its identity can't be read.
+    """The spool's id; None when `folder` holds no spool or a `spool.json` that makes no sense.
 
-    Raises SpoolError when a newer program has made the spool.
+    Raises SpoolError when a newer program has made the spool, OSError when the disk can't tell.
     """
     try:
-        fields = json.loads(read_file(filesystem, folder / IDENTITY))
+        content = read_file(filesystem, folder / IDENTITY)
+    except FileNotFoundError:
+        return None
+    try:
+        fields = json.loads(content)
         version = int(fields["format"])
         spool_id = str(UUID(fields["spool_id"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     if version != FORMAT_VERSION:
         message = (

@@ -170,11 +170,14 @@ class Journal:
         try:
             self._open = self._create(self._next_seq)
         except OSError as error:
-            logger.warning("segment %020d stays open: the next one can't be started: %s", segment.first_seq, error)
-            return False
+            logger.warning("segment %020d is not followed yet: the next one can't be started: %s", segment.first_seq, error)
+            if self._nothing_left_of(self._next_seq):
+                return False
+            # A name that may stand there ends the old segment for every reader, now or after a crash: no more goes into it.
+            self._open = None
         self._retire(segment)
         self._publish()
-        return True
+        return self._open is not None
 
     def rotate_if_old(self) -> bool:
         """Close the open segment when its first record is older than the configured age."""
@@ -247,7 +250,7 @@ class Journal:
         return segment
 
     def _create(self, first_seq: int) -> _Open:
-        """A new segment file, durable with its name and header. Raises OSError and leaves nothing behind that is ever read."""
+        """A new segment file, durable with its name and header. Raises OSError, and may leave an empty one behind."""
         path = segment_path(self._folder, first_seq, closed=False)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
         try:
@@ -265,17 +268,30 @@ class Journal:
         except OSError:
             with contextlib.suppress(OSError):
                 self._filesystem.close(fd)
-            with contextlib.suppress(OSError):
-                self._filesystem.unlink(path)
             raise
         return _Open(fd, first_seq, header.seed, SEGMENT_HEADER_BYTES, None)
 
+    def _nothing_left_of(self, first_seq: int) -> bool:
+        """Remove what a failed start of a segment left behind, durably; False when it may still be there."""
+        path = segment_path(self._folder, first_seq, closed=False)
+        try:
+            self._filesystem.unlink(path)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        try:
+            self._filesystem.sync_folder(path.parent)
+        except OSError:
+            return False
+        return True
+
     def _retire(self, segment: _Open) -> None:
-        """Let go of a segment that has a successor."""
+        """Let go of a segment that nothing is added to any more."""
         with contextlib.suppress(OSError):
             self._filesystem.close(segment.fd)
-        path = segment_path(self._folder, segment.first_seq, closed=False)
-        self._closed.append(close_name(self._folder, SegmentFile(path, segment.first_seq, segment.offset), self._filesystem))
+        file = SegmentFile(segment_path(self._folder, segment.first_seq, closed=False), segment.first_seq, segment.offset)
+        self._closed.append(close_name(self._folder, file, self._filesystem) if self._open is not None else file)
 
     def _cut_back(self, segment: _Open) -> None:
         """Remove what a failed write left behind the last durable byte; a segment that can't be cut is given up."""
@@ -288,11 +304,8 @@ class Journal:
         """Never write to this segment again; its durable part stays readable and ends where the next segment begins."""
         with contextlib.suppress(OSError):
             self._filesystem.truncate(segment.fd, segment.offset)
-        with contextlib.suppress(OSError):
-            self._filesystem.close(segment.fd)
         self._open = None
-        path = segment_path(self._folder, segment.first_seq, closed=False)
-        self._closed.append(SegmentFile(path, segment.first_seq, segment.offset))
+        self._retire(segment)
         self._publish()
 
     def _probe(self) -> None:

@@ -79,9 +79,9 @@ def recover(folder: Path, spool_id: UUID, floor: int, filesystem: Filesystem, le
 def close_name(folder: Path, file: SegmentFile, filesystem: Filesystem) -> SegmentFile:
     """Give a segment that has a successor its closed name; as it is when that fails or would replace another file."""
     target = segment_path(folder, file.first_seq, closed=True)
-    if any(name == target.name for name, _ in filesystem.list_folder(target.parent)):
-        return file
     try:
+        if any(name == target.name for name, _ in filesystem.list_folder(target.parent)):
+            return file
         filesystem.rename(file.path, target)
     except OSError as error:
         logger.warning("segment %s keeps its open name for now: %s", file.path.name, error)

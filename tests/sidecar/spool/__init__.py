@@ -1,0 +1,1 @@
+"""The spool: format, writer, reader, faults and damage."""
