@@ -6,9 +6,8 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import httpx
 import msgspec
 import pyarrow as pa
 
@@ -19,7 +18,11 @@ from federation.engines.base import Limits, Stats
 from federation.engines.catalog import described
 from federation.engines.duckdb_engine import DuckDBEngine
 
+if TYPE_CHECKING:
+    import httpx
+
 _OK: Final = 200
+_UNAUTHORIZED: Final = 401
 _ARROW: Final = "application/vnd.apache.arrow.stream"
 
 
@@ -79,9 +82,12 @@ class GatewayClient:
     """A gateway, with the rights and bounds of a token."""
 
     def __init__(self, url: str, token: str | None, *, timeout: float = 300.0) -> None:
+        import httpx
+
         self._url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._client = httpx.Client(timeout=timeout, trust_env=False, headers=headers)
+        self._errors = httpx.HTTPError
 
     def ask(self, sql: str, *, limit: int | None = None, as_of: datetime | None = None) -> Answer:
         """Send one statement to the gateway."""
@@ -108,7 +114,7 @@ class GatewayClient:
         accept = _ARROW if path == "/v1/sql" else "application/json"
         try:
             response = self._client.request(method, self._url + path, json=body, headers={"Accept": accept})
-        except httpx.HTTPError as error:
+        except self._errors as error:
             message = f"no gateway answers at {self._url} ({error}): check --url, or leave it out to ask the lake directly"
             raise TrackMateError(message) from error
         if response.status_code != _OK:
@@ -127,5 +133,5 @@ def _refusal(response: httpx.Response) -> str:
         parts = [str(error["message"]), *(str(error[name]) for name in ("where", "hint") if error.get(name))]
     except (ValueError, KeyError, TypeError):
         parts = [response.text[:300]]
-    advice = ": set TRACKMATE_TOKEN or --token" if response.status_code == httpx.codes.UNAUTHORIZED else ""
+    advice = ": set TRACKMATE_TOKEN or --token" if response.status_code == _UNAUTHORIZED else ""
     return f"the gateway refuses ({response.status_code}): {', '.join(parts)}{advice}"
