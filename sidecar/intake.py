@@ -68,6 +68,25 @@ class ByteBudget:
         self.used -= size
 
 
+class _Reservation:
+    """What one request holds of a budget."""
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
+        self.size = 0
+
+    def hold(self, size: int) -> None:
+        """Have room for `size` bytes and some more. Raises Refusal (429)."""
+        if size > self.size:
+            wanted = size + CHUNK_RESERVE
+            self._budget.take(wanted - self.size)
+            self.size = wanted
+
+    def give_back(self) -> None:
+        """Release all of it."""
+        self._budget.give_back(self.size)
+
+
 @dataclass(slots=True)
 class RequestHead:
     """The headers that matter."""
@@ -166,11 +185,8 @@ class Intake:
         judge_body(head)
         try:
             self._spool.check(head.length or 0, self._least)
-            reserved = head.length or 0
-            self.budget.take(reserved)
+            body, reserved = await self._read(head, receive)
             try:
-                body, reserved = await self._read(head, receive, reserved)
-                head.body_read = True
                 return await self._store(head, body)
             finally:
                 self.budget.give_back(reserved)
@@ -181,35 +197,24 @@ class Intake:
         except SpoolUnavailable as error:
             raise Refusal(503, "spool_unavailable", str(error), retry_after=error.retry_after) from error
 
-    async def _read(self, head: RequestHead, receive: Receive, reserved: int) -> tuple[bytes, int]:
+    async def _read(self, head: RequestHead, receive: Receive) -> tuple[bytes, int]:
         """The body, and the bytes now reserved for it."""
+        reservation = _Reservation(self.budget)
         try:
             async with asyncio.timeout(self._body_timeout):
-                if head.length is not None:
-                    return await _read_exactly(head.length, receive), reserved
-                return await self._read_unknown(receive)
-        except TimeoutError as error:
-            raise Refusal(
-                408, "body_too_slow", f"the body did not come within {self._body_timeout:g} s: send smaller batches", close=True
-            ) from error
-
-    async def _read_unknown(self, receive: Receive) -> tuple[bytes, int]:
-        chunks: list[bytes] = []
-        size = reserved = 0
-        more = True
-        try:
-            while more:
-                chunk, more = await _next_chunk(receive)
-                size += len(chunk)
-                _bound(size)
-                if size > reserved:
-                    self.budget.take(size + CHUNK_RESERVE - reserved)
-                    reserved = size + CHUNK_RESERVE
-                chunks.append(chunk)
-        except BaseException:
-            self.budget.give_back(reserved)
+                body = await _read_body(head.length, receive, reservation)
+        except BaseException as error:
+            reservation.give_back()
+            if isinstance(error, TimeoutError):
+                raise Refusal(
+                    408,
+                    "body_too_slow",
+                    f"the body did not come within {self._body_timeout:g} s: send smaller batches",
+                    close=True,
+                ) from error
             raise
-        return b"".join(chunks), reserved
+        head.body_read = True
+        return body, reservation.size
 
     async def _store(self, head: RequestHead, body: bytes) -> Answer:
         self._metrics.body_bytes.inc(len(body))
@@ -265,16 +270,23 @@ async def _next_chunk(receive: Receive) -> tuple[bytes, bool]:
     return message.get("body", b""), message.get("more_body", False)
 
 
-async def _read_exactly(length: int, receive: Receive) -> bytes:
-    """A body whose length is known; the server sees to it that no more comes than the header says."""
+async def _read_body(length: int | None, receive: Receive, reservation: _Reservation) -> bytes:
+    """The whole body; one whose length is known is done without waiting for the server to say so.
+
+    Room is reserved for what has come, not for what was announced: who announces much and sends little keeps nobody out.
+    """
     chunks: list[bytes] = []
-    missing, more = length, True
-    while missing > 0:
-        if not more:
-            raise Disconnected
+    size = 0
+    while size != length:
         chunk, more = await _next_chunk(receive)
+        size += len(chunk)
+        _bound(size)
+        reservation.hold(size)
         chunks.append(chunk)
-        missing -= len(chunk)
+        if not more:
+            if length is not None and size < length:
+                raise Disconnected
+            break
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

@@ -60,7 +60,7 @@ class _Rejected(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    accepted: int
+    accepted: int = -1
     rejected: list[_Rejected] = []
 
 
@@ -100,6 +100,8 @@ class ManagedSink:
             return self._report(batch, response)
         if response.status_code in {400, 413, 422}:
             return await self._halve(batch, response)
+        if response.status_code == httpx.codes.FORBIDDEN and (refused := self._all_refused(batch, response)):
+            return DeliveryReport(0, refused)
         raise self._failure(response)
 
     async def check(self) -> Health:
@@ -148,13 +150,7 @@ class ManagedSink:
             answer = _ANSWER_DECODER.decode(response.content)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Unavailable(f"{self._url} answered {phrase(response.status_code)} without a count: is it a gateway?") from error
-        refused = [
-            Refused(
-                item.index, item.event_id or event_id_of(batch.lines[item.index]), f"{item.path}: {item.error}".removeprefix(": ")
-            )
-            for item in answer.rejected
-            if 0 <= item.index < batch.count
-        ]
+        refused = _refused(batch, answer.rejected)
         if answer.accepted + len(refused) != batch.count:
             message = (
                 f"{self._url} took {answer.accepted} and refused {len(answer.rejected)} of {batch.count} events: "
@@ -162,6 +158,14 @@ class ManagedSink:
             )
             raise Unavailable(message)
         return DeliveryReport(answer.accepted, refused)
+
+    def _all_refused(self, batch: SinkBatch, response: httpx.Response) -> list[Refused]:
+        """The refusals when the gateway names every event as one that this token may not send; empty when it names none."""
+        try:
+            refused = _refused(batch, _ANSWER_DECODER.decode(response.content).rejected)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return []
+        return refused if len(refused) == batch.count else []
 
     async def _halve(self, batch: SinkBatch, response: httpx.Response) -> DeliveryReport:
         if batch.count == 1:
@@ -201,6 +205,16 @@ class ManagedSink:
             case _:
                 advice = _shown(response) or "see the gateway's log"
         return Unavailable(f"{self._url} answered {phrase(status)}: {advice}", wait)
+
+
+def _refused(batch: SinkBatch, rejected: list[_Rejected]) -> list[Refused]:
+    return [
+        Refused(
+            item.index, item.event_id or event_id_of(batch.lines[item.index]), f"{item.path}: {item.error}".removeprefix(": ")
+        )
+        for item in rejected
+        if 0 <= item.index < batch.count
+    ]
 
 
 def _shown(response: httpx.Response) -> str:

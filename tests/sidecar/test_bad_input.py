@@ -240,6 +240,18 @@ def test_slow_body_holds_a_place_for_ever(shared_sidecar: RunningSidecar) -> Non
     assert time.monotonic() - started < 12
 
 
+def test_many_who_announce_much_and_send_little_keep_others_out(shared_sidecar: RunningSidecar) -> None:
+    connections = [socket.create_connection(("127.0.0.1", shared_sidecar.port), timeout=10) for _ in range(30)]
+    try:
+        for connection in connections:
+            connection.sendall(head(f"Content-Length: {MAX_BODY_BYTES}") + b"[" * 1000)
+        wait_until(lambda: shared_sidecar.health()["body_bytes_in_flight"] > 0, seconds=5, what="the bodies' beginnings")
+        assert shared_sidecar.post(events(100)).status_code == 202
+    finally:
+        for connection in connections:
+            connection.close()
+
+
 def test_body_that_ends_too_early_is_acknowledged(shared_sidecar: RunningSidecar) -> None:
     before = shared_sidecar.health()["spool"]["last_event"]
     body = json.dumps([event()]).encode()

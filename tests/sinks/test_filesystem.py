@@ -38,8 +38,11 @@ class FolderTarget:
     async def read_back(self) -> list[dict[str, Any]]:
         return read_lines(delivered_files(self.folder))
 
-    def refuse(self, event_ids: Sequence[str]) -> None:
+    def refuse(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         raise NotImplementedError
+
+    def as_stored(self, item: dict[str, Any]) -> dict[str, Any]:
+        return item
 
     def stop(self) -> None:
         self.folder.rename(self._aside)

@@ -42,10 +42,14 @@ class GatewayTarget:
     async def read_back(self) -> list[dict[str, Any]]:
         return list(self.events.values())
 
-    def refuse(self, event_ids: Sequence[str]) -> None:
-        self.refused |= set(event_ids)
+    def refuse(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        self.refused |= {item["event_id"] for item in items}
         assert self.server is not None
         self.server.refuse = self.refused
+        return list(items)
+
+    def as_stored(self, item: dict[str, Any]) -> dict[str, Any]:
+        return item
 
     def stop(self) -> None:
         if self.server is not None:
