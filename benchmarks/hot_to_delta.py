@@ -1,8 +1,8 @@
 """Rows a second from the hot store to Delta: our exactly-once way, a bare ADBC read into write_deltalake, and dlt.
 
-    python -m benchmarks.hot_to_delta [--rows 1000000] [--dlt-python PYTHON]
+    python -m benchmarks.hot_to_delta [--rows 1000000] [--rounds 3] [--dlt-python PYTHON]
 
-All read the same table of the same PostgreSQL in the same run, one after the other, into an empty folder each. dlt runs in the
+All read the same table of the same PostgreSQL in the same run, into an empty folder each. dlt runs in the
 interpreter given (by default this one; left out if it can't import dlt), by its pyarrow and its connectorx backend. Prints JSON.
 """
 
@@ -124,6 +124,7 @@ def main() -> None:
     """Fill, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dlt-python", default=sys.executable)
     arguments = parser.parse_args()
     rows = arguments.rows
@@ -133,9 +134,13 @@ def main() -> None:
         folder = Path(temporary)
         dsn = server.fresh_store()
         fill(dsn, rows)
-        seconds["ours"] = timed(lambda: ours(dsn, folder), rows)
-        result["peak_megabytes_after_ours"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        seconds["adbc"] = timed(lambda: adbc(dsn, folder), rows)
+        # Turn and turn about, the best of each counts: what else the machine does meets both alike.
+        rounds: dict[str, list[float]] = {"ours": [], "adbc": []}
+        for number in range(arguments.rounds):
+            for name, work in (("ours", ours), ("adbc", adbc)):
+                rounds[name].append(timed(lambda work=work, number=number: work(dsn, folder / f"{number}"), rows))
+                result.setdefault("peak_megabytes", {})[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        seconds |= {name: min(times) for name, times in rounds.items()}
         if subprocess.run([arguments.dlt_python, "-c", "import dlt, connectorx"], capture_output=True).returncode == 0:
             for backend in ("pyarrow", "connectorx"):
                 seconds[f"dlt_{backend}"] = with_dlt(arguments.dlt_python, dsn, folder, backend, rows)

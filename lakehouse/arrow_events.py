@@ -6,6 +6,7 @@ numbers beyond a double and shortest decimals come back as Python's `json` reads
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 
 from contract.columns import COLUMNS, PROMOTED_ENTITIES
-from lakehouse.tables import FLAT_SCHEMA
+from lakehouse.tables import FLAT_SCHEMA, INT, STRING
 
 CHUNK_BYTES: Final = 16 * 1024 * 1024
 """How much NDJSON is read at a time."""
@@ -67,13 +68,16 @@ _COLUMNS: Final = ", ".join(f'{_expression(column.name)} AS "{column.name}"' for
 
 
 def _query(parse: str) -> str:
-    parsed = f"SELECT number, line, {parse} AS e FROM lines"
-    return f"SELECT number, line, {_COLUMNS} FROM (SELECT *, from_json(e.entities, '{_ENTITIES}') AS n FROM ({parsed}))"
+    parsed = f"SELECT {parse} AS e FROM lines"
+    return f"SELECT {_COLUMNS} FROM (SELECT *, from_json(e.entities, '{_ENTITIES}') AS n FROM ({parsed}))"
 
 
 _PARSE: Final = f"from_json(line, '{json.dumps(_SHAPE)}')"
 _QUERY: Final = _query(_PARSE)
 _CAREFUL_QUERY: Final = _query(f"TRY({_PARSE})")
+
+
+_NO_LINES: Final = pa.schema([pa.field("number", INT), pa.field("line", STRING)]).empty_table()
 
 
 @dataclass(frozen=True)
@@ -107,25 +111,22 @@ class LineParser:
         if len(numbers) != len(lines):
             message = f"{len(lines)} lines came with {len(numbers)} numbers"
             raise ValueError(message)
-        self._connection.register("lines", pa.table({"number": numbers, "line": lines}))
+        self._connection.register("lines", pa.table({"line": lines}))
         try:
-            result = self._connection.execute(_QUERY).to_arrow_table()
+            events = self._connection.execute(_QUERY).to_arrow_table()
         except duckdb.InvalidInputException:
-            result = self._connection.execute(_CAREFUL_QUERY).to_arrow_table()
+            events = self._connection.execute(_CAREFUL_QUERY).to_arrow_table()
         finally:
             self._connection.unregister("lines")
-        whole = pc.and_(*[pc.is_valid(result[name]) for name in _REQUIRED[:2]])
-        for name in _REQUIRED[2:]:
-            whole = pc.and_(whole, pc.is_valid(result[name]))
-        invalid = result.schema.empty_table() if pc.all(whole).as_py() is not False else result.filter(pc.invert(whole))
-        if invalid.num_rows:
-            result = result.filter(whole)
-            invalid = invalid.filter(pc.not_equal(pc.utf8_trim_whitespace(invalid["line"]), pa.scalar("", pa.large_string())))
-        return Parsed(
-            events=result.select(FLAT_SCHEMA.names).cast(FLAT_SCHEMA),
-            numbers=result["number"],
-            invalid=pa.table({"number": invalid["number"], "line": invalid["line"].cast(pa.string())}),
-        )
+        # Rows come in the order of their lines.
+        events = events.cast(FLAT_SCHEMA)
+        whole = functools.reduce(pc.and_, [pc.is_valid(events[name]) for name in _REQUIRED])
+        if pc.all(whole).as_py() is not False:
+            return Parsed(events, pa.chunked_array([numbers]) if isinstance(numbers, pa.Array) else numbers, _NO_LINES)
+        broken = pa.table({"number": numbers, "line": lines}).filter(pc.invert(whole))
+        broken = broken.filter(pc.not_equal(pc.utf8_trim_whitespace(broken["line"]), pa.scalar("", pa.large_string())))
+        kept = pa.table({"number": numbers}).filter(whole)["number"]
+        return Parsed(events.filter(whole), kept, broken.cast(_NO_LINES.schema))
 
 
 def from_ndjson(chunks: Iterable[bytes]) -> pa.Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,9 @@ MAX_EVENTS: Final = 250_000
 
 MAX_BYTES: Final = 256 * 1024 * 1024
 """NDJSON in one commit, in bytes."""
+
+HOT_ROWS: Final = 200_000
+"""Rows of the hot store in one commit, about; two such pages are held in memory at a time."""
 
 HOT_READER: Final = "lake"
 """The name under which the lake confirms to the hot store what it has."""
@@ -181,7 +185,7 @@ def append_hot(
     lake: Lake,
     dsn: str | Secret,
     *,
-    max_rows: int = MAX_EVENTS,
+    max_rows: int = HOT_ROWS,
     pages: int = 8,
     now: Callable[[], datetime] = now_utc,
 ) -> Appended:
@@ -192,24 +196,28 @@ def append_hot(
     from lakehouse.hot.reader import confirm, read_since, system_identifier
 
     started = time.monotonic()
-    app_id = hot_app_id(system_identifier(dsn))
+    cluster = system_identifier(dsn)
+    app_id = hot_app_id(cluster)
     first = cursor = transaction_version(lake, BRONZE_EVENTS.name, app_id)
     if cursor is not None:
         # A run that died between its commit and its confirmation is made good here.
         confirm(dsn, HOT_READER, cursor)
     rows = size = 0
     version = None
-    more = True
-    for _ in range(pages):
-        page = read_since(dsn, cursor or 0, max_rows)
-        more = page.more
-        if page.table.num_rows:
-            data = _from_hot(page.table, app_id.removeprefix("hot:"), now())
-            commit = append_once(lake, BRONZE_EVENTS.name, data, app_id, page.last_xid, after=cursor)
-            rows, size, version, cursor = rows + commit.rows, size + commit.bytes, commit.version, page.last_xid
-            confirm(dsn, HOT_READER, cursor)
-        if not more:
-            break
+    with ThreadPoolExecutor(1, thread_name_prefix="hot-page") as ahead:
+        reading = ahead.submit(read_since, dsn, cursor or 0, max_rows)
+        for number in range(1, pages + 1):
+            page = reading.result()
+            if page.more and number < pages:
+                # The database sends the next page while this one is written.
+                reading = ahead.submit(read_since, dsn, page.last_xid, max_rows)
+            if page.table.num_rows:
+                data = _from_hot(page.table, cluster, now())
+                commit = append_once(lake, BRONZE_EVENTS.name, data, app_id, page.last_xid, after=cursor)
+                rows, size, version, cursor = rows + commit.rows, size + commit.bytes, commit.version, page.last_xid
+                confirm(dsn, HOT_READER, cursor)
+            if not page.more:
+                break
     return Appended(
         rows=rows,
         quarantined=0,
@@ -218,7 +226,7 @@ def append_hot(
         to_seq=cursor,
         version=lake.version(BRONZE_EVENTS.name) if version is None else version,
         seconds=time.monotonic() - started,
-        more=more,
+        more=page.more,
     )
 
 
