@@ -93,7 +93,8 @@ class ConfiguredTokens:
 class TokenStore:
     """The tokens that are valid now, from every source, re-read when a source changes.
 
-    Once any token has been seen, tokens are required until the process ends: taking the last one away must close the door, not open it.
+    Once any token has been seen, tokens are required until the process ends: taking the last one away must close the door,
+    not open it.
     """
 
     sources: Sequence[TokenSource]
@@ -106,7 +107,7 @@ class TokenStore:
     _required: bool = field(default=False, init=False)
 
     def load(self) -> None:
-        """Read every source now; raises what the source raises when it can't be read or is wrong, so that a start fails loudly."""
+        """Read every source now; raises what the source raises when it is wrong, so that a start fails loudly."""
         for source in self.sources:
             self._stamps[source.path] = _stamp(source.path)
             self._records[source.path] = source.read()
@@ -133,9 +134,7 @@ class TokenStore:
         if record.revoked is not None:
             raise Denied(401, "revoked_token", f"token {record.id} was revoked", "ask the operator for another one")
         if record.expires is not None and record.expires <= self.now():
-            raise Denied(
-                401, "expired_token", f"token {record.id} expired", "renew it with `trackmate token rotate`"
-            )
+            raise Denied(401, "expired_token", f"token {record.id} expired", "renew it with `trackmate token rotate`")
         return Principal(record.id, frozenset(record.scopes), None if record.sites is None else frozenset(record.sites))
 
     def _refresh(self) -> None:
@@ -151,7 +150,7 @@ class TokenStore:
             try:
                 self._records[source.path] = source.read()
             except (TrackMateError, OSError) as error:
-                LOG.error("tokens not re-read, the last good ones stay in force: %s", error)
+                LOG.warning("tokens not re-read, the last good ones stay in force: %s", error)
             self._stamps[source.path] = stamp
             changed = True
         if changed:

@@ -1,4 +1,4 @@
-"""Answers that may be given again: bounded by bytes, asked for once at a time, judged by age and by what their sources' versions say."""
+"""Answers that may be given again: bounded by bytes, made once at a time, judged by age and by their sources' versions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class _Entry(Generic[Value]):
 class AnswerCache(Generic[Value]):
     """Answers by key, least recently used ones go first when `max_bytes` is exceeded.
 
-    The key must hold everything that the answer depends on, the caller's sites and scopes included. `size` tells an answer's bytes.
+    The key must hold everything that the answer depends on, the caller's sites and scopes included. `size` tells an answer's
+    bytes.
     """
 
     max_bytes: int
@@ -51,7 +52,7 @@ class AnswerCache(Generic[Value]):
         """The answer for `key`, how it was come by, and its age in seconds.
 
         A kept answer is given when it is at most `max_age` seconds old and the `versions` of its sources are what they were. Else
-        `make` is run, once for all that wait for the same key; what `keep` approves is kept. An error of `make` goes to all of them.
+        `make` is run, once for all that wait for the same key; what `keep` approves is kept. An error of `make` goes to all.
         """
         entry = self._entries.get(key)
         now = self.clock()

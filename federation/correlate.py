@@ -1,8 +1,8 @@
 """What belongs together among the events of one page: by run, by trace, by shared entities, or nearest in time.
 
 `nearest` is an as-of match: each event gets the event closest in time, before or after, among those of
-other sources, when one lies within the tolerance; of two equally close ones the earlier. Exact-time matching would drop what clocks
-smear.
+other sources, when one lies within the tolerance; of two equally close ones the earlier. Exact-time matching would drop what
+clocks smear.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _nearest(table: pa.Table, tolerance: float) -> list[Pair]:
     if table.num_rows == 0:
         return []
     times = table["timestamp"].cast(pa.int64()).to_numpy()
-    ids = table["event_id"].to_pylist()
+    ids: list[Any] = table["event_id"].to_pylist()
     first_source = pc.list_element(table[SOURCES_COLUMN].combine_chunks(), 0)
     if isinstance(first_source, pa.ChunkedArray):
         first_source = first_source.combine_chunks()

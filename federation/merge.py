@@ -1,16 +1,16 @@
 """Merging what several sources answered into one ordered page without duplicates, in Arrow columns: no Python object a row.
 
-Every source hands in the first rows of its own order, by `(timestamp, event_id)`. A source that stopped early (because it had given
-the rows that were asked of it) knows nothing about what lies after its last row, so the page ends at the earliest such row; the next
-page goes on from there. An event that several sources have is taken from the one that stands first in the list, and the list of all
-that had it is kept beside it.
+Every source hands in the first rows of its own order, by `(timestamp, event_id)`. A source that stopped early (because it had
+given the rows that were asked of it) knows nothing about what lies after its last row, so the page ends at the earliest such row;
+the next page goes on from there. An event that several sources have is taken from the one that stands first in the list, and the
+list of all that had it is kept beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -58,7 +58,7 @@ def merge(parts: Sequence[SourceRows], *, limit: int, order: Order = "asc") -> P
     if rows.num_rows == 0:
         return Page(_with_sources(rows, np.empty(0, np.int64), parts), None)
     ranks = np.repeat(np.arange(len(parts), dtype=np.int64), [part.table.num_rows for part in parts])
-    direction = "ascending" if order == "asc" else "descending"
+    direction: Literal["ascending", "descending"] = "ascending" if order == "asc" else "descending"
     keys = pa.table({"timestamp": rows["timestamp"], "event_id": rows["event_id"], _RANK: ranks})
     places = pc.sort_indices(keys, [("timestamp", direction), ("event_id", direction), (_RANK, "ascending")]).to_numpy()
     codes = _codes(rows["event_id"])[places]
@@ -73,11 +73,12 @@ def merge(parts: Sequence[SourceRows], *, limit: int, order: Order = "asc") -> P
     return Page(_with_sources(rows.take(pa.array(places[winners])), held_by, parts), after)
 
 
-def _codes(event_ids: pa.ChunkedArray) -> np.ndarray:
+def _codes(event_ids: Any) -> np.ndarray:
     array = event_ids.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = array.chunk(0)
-    return array.dictionary_encode().indices.to_numpy()
+    codes: np.ndarray = array.dictionary_encode().indices.to_numpy()
+    return codes
 
 
 def _known(parts: Sequence[SourceRows], places: np.ndarray, codes: np.ndarray) -> tuple[int, int | None]:
@@ -107,7 +108,7 @@ def _distinct(codes: np.ndarray, ranks: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def _with_sources(rows: pa.Table, held_by: np.ndarray, parts: Sequence[SourceRows]) -> pa.Table:
     sets, which = np.unique(held_by, return_inverse=True)
-    names = pa.array(
+    names: Any = pa.array(
         [[part.source for rank, part in enumerate(parts) if int(bits) >> rank & 1] for bits in sets], pa.list_(pa.string())
     )
     return rows.append_column(SOURCES_COLUMN, names.take(pa.array(which.astype(np.int64))))

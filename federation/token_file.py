@@ -78,12 +78,19 @@ class TokenFile:
                 message = f"there is a token {token_id!r} in {self.path} already: choose another id, or rotate or revoke that one"
                 raise TokenFileError(message)
             plain, sha256 = new_token()
-            values = {"id": token_id, "sha256": sha256, "scopes": list(scopes), "created": now, "expires": expires, "sites": sites}
+            values = {
+                "id": token_id,
+                "sha256": sha256,
+                "scopes": list(scopes),
+                "created": now,
+                "expires": expires,
+                "sites": sites,
+            }
             records.append(_record(values))
         return plain
 
     def revoke(self, token_id: str, now: dt.datetime) -> None:
-        """Mark a token revoked, and with it its older secrets that a rotation left; raises `TokenFileError` when it is not there."""
+        """Mark a token revoked, and the older secrets that rotations left; raises `TokenFileError` when it is not there."""
         with self._changing() as records:
             self._place(records, token_id)
             for place, record in enumerate(records):

@@ -54,7 +54,7 @@ class NoAnswer(TrackMateError):
 
 
 class SourceReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one source: `rows` it gave before the merge, `lag_seconds` behind now, up to when it is complete (`as_of`)."""
+    """What became of one source: `rows` it gave before the merge, up to when it is complete (`as_of`), how long ago that is."""
 
     name: str
     type: str
@@ -68,7 +68,7 @@ class SourceReport(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Answer:
-    """Merged rows (flat layout and `sources`) from `start` to `end`, where the next page starts, and what became of each source."""
+    """Merged rows (flat layout and `sources`) from `start` to `end`, where the next page starts, what became of each source."""
 
     start: dt.datetime
     end: dt.datetime
@@ -88,8 +88,8 @@ class Answer:
 class Question:
     """A request and how it may be answered.
 
-    `range_key` stands for the time range in the cache's key: a relative range such as "the last hour" is the same question a second
-    later. `sources` None means all; `max_staleness` is in seconds.
+    `range_key` stands for the time range in the cache's key: a relative range such as "the last hour" is the same question a
+    second later. `sources` None means all; `max_staleness` is in seconds.
     """
 
     request: EventRequest

@@ -80,9 +80,7 @@ def show(config: ConfigOption = None) -> None:
 
 
 @token.command("revoke")
-def revoke(
-    token_id: Annotated[str, typer.Argument(metavar="ID", help="The token's name.")], config: ConfigOption = None
-) -> None:
+def revoke(token_id: Annotated[str, typer.Argument(metavar="ID", help="The token's name.")], config: ConfigOption = None) -> None:
     """End a token. Every running gateway that reads the same file refuses it within 5 seconds.
 
     Example: trackmate token revoke fab1-sidecar

@@ -1,4 +1,4 @@
-"""What every adapter is: a system that can be asked for events, in the flat layout and in one order, and what it can do by itself.
+"""What every adapter is: a system that can be asked for events, in the flat layout and in one order.
 
 An adapter declares what it applies on its own side (`pushes_down`); `answer` applies the rest, so a caller gets the same rows
 whatever the system behind can do.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 import msgspec
 import pyarrow as pa
@@ -25,6 +25,9 @@ FILTERS: Final = ("time", "sites", "kinds", "names", "entities", "run_id", "trac
 """What a request can ask for besides `order` and `limit`; the words that `pushes_down` may hold, with these two."""
 
 EVERYTHING: Final = frozenset({*FILTERS, "order", "limit"})
+
+Mask = Any
+"""A Boolean Arrow array with a value for each row (the stubs of pyarrow are too narrow for its compute functions)."""
 
 MAX_UNORDERED_ROWS: Final = 200_000
 """Rows that are held at once for a system that can't order by itself."""
@@ -111,14 +114,14 @@ async def answer(adapter: Adapter, request: EventRequest) -> SourceRows:
             await closing()
     table = pa.Table.from_batches(kept, FLAT_SCHEMA)
     if not ordered:
-        direction = "ascending" if request.order == "asc" else "descending"
+        direction: Literal["ascending", "descending"] = "ascending" if request.order == "asc" else "descending"
         table = table.sort_by([("timestamp", direction), ("event_id", direction)])
     return SourceRows(adapter.name, table.slice(0, request.limit), complete=table.num_rows <= request.limit)
 
 
-def matches(batch: pa.RecordBatch, request: EventRequest, filters: frozenset[str]) -> pa.Array:
+def matches(batch: pa.RecordBatch, request: EventRequest, filters: frozenset[str]) -> Mask:
     """A Boolean for each row: whether it passes those of `filters` that the request uses. Never null."""
-    mask = pa.repeat(True, batch.num_rows)
+    mask: Mask = pa.repeat(True, batch.num_rows)
     for name in sorted(filters):
         mask = pc.and_(mask, pc.fill_null(_FILTERS[name](batch, request), False))
     return mask
@@ -137,30 +140,30 @@ def moment_of(micros_since_epoch: int) -> dt.datetime:
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
-def _scalar(moment: dt.datetime) -> pa.Scalar:
+def _scalar(moment: dt.datetime) -> Any:
     return pa.scalar(micros(moment), pa.int64()).cast(pa.timestamp("us"))
 
 
-def _time(batch: pa.RecordBatch, request: EventRequest) -> pa.Array:
-    times = batch["timestamp"]
+def _time(batch: pa.RecordBatch, request: EventRequest) -> Mask:
+    times: Any = batch["timestamp"]
     return pc.and_(pc.greater_equal(times, _scalar(request.start)), pc.less(times, _scalar(request.end)))
 
 
-def _after(batch: pa.RecordBatch, request: EventRequest) -> pa.Array:
+def _after(batch: pa.RecordBatch, request: EventRequest) -> Mask:
     cursor = request.after
     if cursor is None:
         return pa.repeat(True, batch.num_rows)
-    beyond = pc.greater if request.order == "asc" else pc.less
+    beyond: Any = pc.greater if request.order == "asc" else pc.less
     moment = _scalar(cursor.timestamp)
-    times = batch["timestamp"]
+    times: Any = batch["timestamp"]
     return pc.or_(beyond(times, moment), pc.and_(pc.equal(times, moment), beyond(batch["event_id"], cursor.event_id)))
 
 
-def _entities(batch: pa.RecordBatch, request: EventRequest) -> pa.Array:
-    mask = pa.repeat(True, batch.num_rows)
+def _entities(batch: pa.RecordBatch, request: EventRequest) -> Mask:
+    mask: Mask = pa.repeat(True, batch.num_rows)
     own = {key: value for key, value in request.entities.items() if key not in PROMOTED_ENTITIES}
     for key in request.entities.keys() - own.keys():
-        mask = pc.and_(mask, pc.fill_null(pc.equal(batch[key], request.entities[key]), False))
+        mask = pc.and_(mask, pc.fill_null(_equal(batch[key], request.entities[key]), False))
     if own:
         found = [
             text is not None and own.items() <= msgspec.json.decode(text, type=dict[str, Any]).items()
@@ -170,12 +173,16 @@ def _entities(batch: pa.RecordBatch, request: EventRequest) -> pa.Array:
     return mask
 
 
-def _text(batch: pa.RecordBatch, request: EventRequest) -> pa.Array:
-    mask = pa.repeat(False, batch.num_rows)
+def _text(batch: pa.RecordBatch, request: EventRequest) -> Mask:
+    mask: Mask = pa.repeat(False, batch.num_rows)
     for name in ("name", "message", "error_message"):
-        hit = pc.match_substring(batch[name], request.text or "", ignore_case=True)
+        hit: Mask = pc.match_substring(batch[name], request.text or "", ignore_case=True)
         mask = pc.or_(mask, pc.fill_null(hit, False))
     return mask
+
+
+def _equal(column: Any, value: str | None) -> Mask:
+    return pc.equal(column, pa.scalar(value, pa.string()))
 
 
 def _one_of(column: str, values: Sequence[str]) -> Any:
@@ -191,6 +198,6 @@ _FILTERS: Final[Mapping[str, Any]] = {
     "kinds": lambda batch, request: _one_of("kind", sorted(request.kinds))(batch),
     "names": lambda batch, request: _one_of("name", sorted(request.names))(batch),
     "severity_min": lambda batch, request: _one_of("severity", severities_from(request.severity_min or "debug"))(batch),
-    "run_id": lambda batch, request: pc.equal(batch["run_id"], request.run_id),
-    "trace_id": lambda batch, request: pc.equal(batch["trace_id"], request.trace_id),
+    "run_id": lambda batch, request: _equal(batch["run_id"], request.run_id),
+    "trace_id": lambda batch, request: _equal(batch["trace_id"], request.trace_id),
 }

@@ -65,7 +65,7 @@ class ManagedAdapter:
                 yield batch
 
     async def version(self, request: EventRequest) -> str | None:
-        """Changes when this process has written into the time range; what another one wrote is seen when the answer is too old."""
+        """Changes when this process has written into the time range; what another wrote is seen when the answer is too old."""
         return str(self._writes.version(request.start, request.end))
 
     async def as_of(self) -> dt.datetime | None:
@@ -86,7 +86,10 @@ class ManagedAdapter:
 
     def _ping(self) -> None:
         limit = dt.timedelta(seconds=3)
-        with connect.connect(self._dsn, connect_timeout=limit, statement_timeout=limit) as connection, connect.translated(self._dsn):
+        with (
+            connect.connect(self._dsn, connect_timeout=limit, statement_timeout=limit) as connection,
+            connect.translated(self._dsn),
+        ):
             connection.execute("SELECT 1 FROM trackmate.events LIMIT 1")
 
 

@@ -42,7 +42,9 @@ def make_all(config: TrackMateConfig, writes: WriteClock) -> list[Adapter]:
             problems.append(Problem(path, "managed and lake are always there: configure them under hot and lake"))
         elif source.type not in registered:
             names = ", ".join(sorted(registered))
-            problems.append(Problem(f"{path}.type", f"unknown type {source.type!r}; known: {names}. Install the package that has it"))
+            problems.append(
+                Problem(f"{path}.type", f"unknown type {source.type!r}; known: {names}. Install the package that has it")
+            )
         else:
             try:
                 factory: Factory = registered[source.type].load()
@@ -50,7 +52,9 @@ def make_all(config: TrackMateConfig, writes: WriteClock) -> list[Adapter]:
             except (ImportError, AttributeError) as error:
                 problems.append(Problem(f"{path}.type", f"adapter {source.type!r} can't be loaded: {error}"))
             except (TypeError, ValueError, KeyError) as error:
-                problems.append(Problem(f"{path}.config", f"not what adapter {source.type!r} takes: {type(error).__name__}: {error}"))
+                problems.append(
+                    Problem(f"{path}.config", f"not what adapter {source.type!r} takes: {type(error).__name__}: {error}")
+                )
     if problems:
         raise ConfigError(str(config.file or "sources"), problems)
     return made

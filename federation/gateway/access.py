@@ -1,4 +1,4 @@
-"""The door of the gateway, as plain ASGI: who asks and whether they may is settled on the headers, before a byte of body is read."""
+"""The door of the gateway, as plain ASGI: who asks, and whether they may, is settled on the headers, before any body is read."""
 
 from __future__ import annotations
 
@@ -89,19 +89,19 @@ def _bearer(headers: Headers) -> str:
     values = headers.getlist("authorization")
     scheme, _, token = (values[0] if len(values) == 1 else "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        raise Denied(
-            401, "missing_token", "this route needs a bearer token", "send the header 'Authorization: Bearer tm_...'"
-        )
+        raise Denied(401, "missing_token", "this route needs a bearer token", "send the header 'Authorization: Bearer tm_...'")
     return token.strip()
 
 
 def _check_local(scope: Scope, headers: Headers) -> None:
-    """Without any token: only peers on this machine, and only under a local name, so that no web page can reach in by rebinding DNS."""
+    """Without any token: only this machine, and only under a local name, so that no web page reaches in by rebinding DNS."""
     hint = "configure a token (trackmate token new) and send it, or ask from the gateway's own machine"
     if not _is_loopback(scope.get("client")):
         raise Denied(401, "loopback_only", "no token is configured, so only this machine is served", hint)
     if _host_name(headers.get("host", "")) not in _LOCAL_NAMES:
-        raise Denied(403, "wrong_host", "no token is configured, so only requests to localhost, 127.0.0.1 or [::1] are served", hint)
+        raise Denied(
+            403, "wrong_host", "no token is configured, so only requests to localhost, 127.0.0.1 or [::1] are served", hint
+        )
     origin = headers.get("origin")
     if origin is not None and _host_name(origin.partition("://")[2]) not in _LOCAL_NAMES:
         raise Denied(403, "wrong_origin", "no token is configured, so no web page of another origin is served", hint)

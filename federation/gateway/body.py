@@ -14,8 +14,8 @@ from federation.gateway.errors import ApiError
 async def read(request: Request, *, seconds: float, cap: int = MAX_BODY_BYTES) -> bytes:
     """The body without its Content-Encoding.
 
-    Raises `InvalidBody` (400, 413, 415) and `ApiError` (408 when it has not arrived within `seconds`). Holds at most `cap` bytes as
-    received and `MAX_BODY_BYTES` decompressed.
+    Raises `InvalidBody` (400, 413, 415) and `ApiError` (408 when it has not arrived within `seconds`). Holds at most `cap`
+    bytes as received and `MAX_BODY_BYTES` decompressed.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > cap:

@@ -49,7 +49,9 @@ def make_services(config: TrackMateConfig, writes: WriteClock) -> Services:
         tokens=tokens,
         metrics=metrics,
         adapters=adapters,
-        unified=Unified(adapters, settings.source_timeout, observe=lambda name, seconds, failed: metrics.source(name, seconds, failed=failed)),
+        unified=Unified(
+            adapters, settings.source_timeout, observe=lambda name, seconds, failed: metrics.source(name, seconds, failed=failed)
+        ),
         engine=engine,
         sql_limits=Limits(caps.timeout, caps.max_rows, caps.max_bytes),
         tracer=Tracer(partial(_find_hot, config.hot), engine),

@@ -30,7 +30,7 @@ _LOGGED: Final = "trackmate.error_logged"
 
 
 class ApiError(TrackMateError):
-    """A request can't be answered: HTTP `status`, a stable `code`, what happened, `where` in the request, and what to do (`hint`)."""
+    """A request can't be answered: HTTP `status`, a stable `code`, what happened, `where`, and what to do (`hint`)."""
 
     def __init__(
         self,
@@ -95,7 +95,12 @@ def from_exception(error: Exception) -> ApiError:
         case ClientDisconnect():
             return ApiError(CLIENT_CLOSED, "client_closed", "the caller closed the connection")
         case _:
-            return ApiError(500, "internal", "the gateway failed to answer; its log has the reason", hint="report it with the time of the request")
+            return ApiError(
+                500,
+                "internal",
+                "the gateway failed to answer; its log has the reason",
+                hint="report it with the time of the request",
+            )
 
 
 def _invalid_request(error: RequestValidationError) -> ApiError:

@@ -40,7 +40,7 @@ _JSON: Final = msgspec.json.Encoder()
 
 
 def negotiate(accept: str | None) -> Form:
-    """The form that the Accept header prefers; JSON when it says nothing. Raises `ApiError` (406) when none of ours is accepted."""
+    """The form that the Accept header prefers; JSON when it says nothing. Raises `ApiError` (406) when none of ours is."""
     best: tuple[float, int] | None = None
     chosen = Form.JSON
     if not accept or not accept.strip():
@@ -55,7 +55,13 @@ def negotiate(accept: str | None) -> Form:
             best, chosen = (quality, -place), form
     if best is None:
         known = ", ".join(form.value for form in Form)
-        raise ApiError(406, "not_acceptable", f"none of the forms in Accept ({accept[:200]}) is offered", where="Accept", hint=f"use one of {known}")
+        raise ApiError(
+            406,
+            "not_acceptable",
+            f"none of the forms in Accept ({accept[:200]}) is offered",
+            where="Accept",
+            hint=f"use one of {known}",
+        )
     return chosen
 
 

@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
@@ -60,10 +60,12 @@ async def run(config: TrackMateConfig) -> None:
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, server.stop)
     LOG.info(
-        "gateway starts", extra={"fields": {"listen": f"{settings.host}:{settings.port}", "tls": settings.tls is not None, "config": config.file}}
+        "gateway starts",
+        extra={"fields": {"listen": f"{settings.host}:{settings.port}", "tls": settings.tls is not None, "config": config.file}},
     )
     serving = asyncio.create_task(server.serve())
-    stopped = asyncio.create_task(server.main_loop_interrupt.wait())
+    interrupted: Any = server.main_loop_interrupt  # an asyncio.Event, though granian's base class has another
+    stopped = asyncio.create_task(interrupted.wait())
     await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     try:

@@ -19,11 +19,15 @@ class Metrics:
             "trackmate_gateway_request_seconds", "Time to answer.", ["route"], buckets=_BUCKETS, registry=self.registry
         )
         self._refused = Counter("trackmate_gateway_refused", "Requests refused at the door.", ["code"], registry=self.registry)
-        self._events = Counter("trackmate_gateway_events", "Events received, by what became of them.", ["result"], registry=self.registry)
+        self._events = Counter(
+            "trackmate_gateway_events", "Events received, by what became of them.", ["result"], registry=self.registry
+        )
         self._source_seconds = Histogram(
             "trackmate_gateway_source_seconds", "Time a source took.", ["source"], buckets=_BUCKETS, registry=self.registry
         )
-        self._source_errors = Counter("trackmate_gateway_source_errors", "Sources that failed or were late.", ["source"], registry=self.registry)
+        self._source_errors = Counter(
+            "trackmate_gateway_source_errors", "Sources that failed or were late.", ["source"], registry=self.registry
+        )
         self._cache = Counter("trackmate_gateway_cache", "Unified answers by cache result.", ["result"], registry=self.registry)
         self.ready = Gauge("trackmate_gateway_ready", "1 when the hot store and the lake can be reached.", registry=self.registry)
         self.ingests_running = Gauge("trackmate_gateway_ingests_running", "Ingest requests in progress.", registry=self.registry)

@@ -60,7 +60,9 @@ class PermissionTable:
     def listed(self) -> list[tuple[str, str, Permission]]:
         """Every route as method, path template and permission."""
         return [
-            (method, route.path, needed) for route, needed in self._routes for method in sorted((route.methods or set()) - {"HEAD"})
+            (method, route.path, needed)
+            for route, needed in self._routes
+            for method in sorted((route.methods or set()) - {"HEAD"})
         ]
 
     def route(self, scope: Scope) -> str:

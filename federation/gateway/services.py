@@ -30,7 +30,10 @@ class Writer(Protocol):
 
 @dataclass
 class Services:
-    """One gateway's parts. `writer` is None until the hot store has been reached and migrated; `sql_limits` are the caps of one statement."""
+    """One gateway's parts.
+
+    `writer` is None until the hot store has been reached and migrated; `sql_limits` are the caps of one statement.
+    """
 
     settings: GatewaySettings
     tokens: TokenStore

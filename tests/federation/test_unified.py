@@ -30,7 +30,9 @@ def ask(request: EventRequest = REQUEST, **more: object) -> Question:
 
 async def test_sources_are_ranked_managed_before_lake_before_others_however_they_are_given():
     batch = events(1, START)
-    asked = unified(MemorySource("elk", batch), MemorySource("lake", batch, kind="lake"), MemorySource("managed", batch, kind="managed"))
+    asked = unified(
+        MemorySource("elk", batch), MemorySource("lake", batch, kind="lake"), MemorySource("managed", batch, kind="managed")
+    )
     answer = await asked.ask(ask(), LOOPBACK)
     assert answer.table["sources"].to_pylist() == [["managed", "lake", "elk"]]
 
@@ -72,7 +74,9 @@ async def test_an_unknown_source_is_named():
         await unified(MemorySource("good")).ask(ask(sources=("nobody",)), LOOPBACK)
 
 
-@pytest.mark.parametrize("missing", [frozenset({each}) for each in (*FILTERS, "order", "limit")] + [frozenset((*FILTERS, "order", "limit"))])
+@pytest.mark.parametrize(
+    "missing", [frozenset({each}) for each in (*FILTERS, "order", "limit")] + [frozenset((*FILTERS, "order", "limit"))]
+)
 async def test_what_a_source_does_not_push_down_is_applied_all_the_same(missing: frozenset[str]):
     batch = [
         each

@@ -15,7 +15,8 @@ router = APIRouter()
 _STYLE: Final = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
     "h2{margin-top:2.5rem;border-top:1px solid #ccc;padding-top:1rem}code{background:#f2f2f2;padding:.1em .3em}"
-    "table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #ddd;padding:.3em .6em;text-align:left;vertical-align:top}"
+    "table{border-collapse:collapse;width:100%}"
+    "td,th{border-bottom:1px solid #ddd;padding:.3em .6em;text-align:left;vertical-align:top}"
 )
 
 
@@ -25,7 +26,8 @@ async def docs(request: Request) -> HTMLResponse:
     """Every route with its parameters, answers and the scope that it needs, from the OpenAPI description."""
     document = request.app.openapi()
     parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(document['info']['title'])}</title><style>{_STYLE}</style>",
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(document['info']['title'])}</title>",
+        f"<style>{_STYLE}</style>",
         f"<h1>{escape(document['info']['title'])} {escape(document['info']['version'])}</h1>",
         f"<p>{escape(document['info']['description'])}</p><p>For programs: <a href=/openapi.json>/openapi.json</a></p>",
     ]
@@ -37,11 +39,13 @@ async def docs(request: Request) -> HTMLResponse:
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     parameters = "".join(
-        f"<tr><td><code>{escape(p['name'])}</code><td>{escape(p.get('description', ''))}<td>{escape(str(p['schema'].get('default', '')))}"
+        f"<tr><td><code>{escape(p['name'])}</code><td>{escape(p.get('description', ''))}"
+        f"<td>{escape(str(p['schema'].get('default', '')))}"
         for p in operation.get("parameters", ())
     )
     answers = "".join(
-        f"<tr><td>{escape(status)}<td>{escape(answer.get('description', ''))}" for status, answer in operation["responses"].items()
+        f"<tr><td>{escape(status)}<td>{escape(answer.get('description', ''))}"
+        for status, answer in operation["responses"].items()
     )
     table = f"<table><tr><th>parameter<th>meaning<th>default{parameters}</table>" if parameters else ""
     body = escape(operation.get("requestBody", {}).get("description", ""))

@@ -19,7 +19,7 @@ from lakehouse.hot.errors import HotStoreError, HotStoreUnavailable
 router = APIRouter()
 
 INLINE_BYTES: Final = 1024 * 1024
-"""Bodies up to this size are decoded on the event loop (some 4 ms a 1,000 events); larger ones in a thread, so that others go on."""
+"""Bodies up to this size are decoded on the event loop (some 4 ms a 1,000 events), larger ones in a thread."""
 
 _REQUEST_BODY: Final[dict[str, Any]] = {
     "required": True,
@@ -67,17 +67,19 @@ async def ingest_managed(request: Request, services: Served, asker: Asker) -> Re
             except HotStoreUnavailable as error:
                 raise _unavailable(str(error)) from error
             except HotStoreError as error:
-                raise ApiError(503, "hot_store_failed", str(error), hint="nothing was stored: send the batch again", retry_after=5) from error
+                raise ApiError(
+                    503, "hot_store_failed", str(error), hint="nothing was stored: send the batch again", retry_after=5
+                ) from error
             inserted, duplicates = result.inserted, result.duplicates
-            for refusal in result.refused:
-                rejected.append(
-                    {
-                        "index": places[refusal.index] if places is not None else refusal.index,
-                        "event_id": refusal.event_id,
-                        "path": "",
-                        "error": refusal.reason,
-                    }
-                )
+            rejected += [
+                {
+                    "index": places[refusal.index] if places is not None else refusal.index,
+                    "event_id": refusal.event_id,
+                    "path": "",
+                    "error": refusal.reason,
+                }
+                for refusal in result.refused
+            ]
     rejected.sort(key=_index)
     services.metrics.events(inserted=inserted, duplicates=duplicates, rejected=len(rejected))
     answer = {"accepted": inserted + duplicates, "inserted": inserted, "duplicates": duplicates, "rejected": rejected}

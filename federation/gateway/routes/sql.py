@@ -37,7 +37,11 @@ _REQUEST_BODY: Final[dict[str, Any]] = {
                 "properties": {
                     "sql": {"type": "string", "description": "One SELECT over the tables of /v1/catalog"},
                     "as_of": {"type": "string", "format": "date-time", "description": "Read the lake as it was then"},
-                    "limit": {"type": "integer", "minimum": 1, "description": "Rows at most; never more than the gateway's own cap"},
+                    "limit": {
+                        "type": "integer",
+                        "minimum": 1,
+                        "description": "Rows at most; never more than the gateway's own cap",
+                    },
                 },
             }
         }
@@ -74,7 +78,9 @@ async def sql(request: Request, services: Served, asker: Asker) -> Response:
     form = formats.negotiate(request.headers.get("accept"))
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
-        raise ApiError(415, "unsupported_media_type", f"Content-Type {media_type[:64]!r} is not supported", hint="send application/json")
+        raise ApiError(
+            415, "unsupported_media_type", f"Content-Type {media_type[:64]!r} is not supported", hint="send application/json"
+        )
     received = await body.read(request, seconds=services.settings.body_timeout, cap=MAX_SQL_BYTES)
     asked = _decode(received)
     started = time.monotonic()
@@ -92,7 +98,9 @@ def _decode(received: bytes) -> SqlRequest:
         return msgspec.json.decode(received, type=SqlRequest)
     except msgspec.ValidationError as error:
         text, _, where = str(error).partition(" - at ")
-        raise ApiError(400, "invalid_request", text, where=where.strip("`").removeprefix("$.") or "body", hint='send {"sql": "SELECT ..."}') from error
+        raise ApiError(
+            400, "invalid_request", text, where=where.strip("`").removeprefix("$.") or "body", hint='send {"sql": "SELECT ..."}'
+        ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidBody(400, "not_json", f"the body is not JSON: {error}") from error
 
@@ -113,7 +121,13 @@ def _refusal(error: EngineError) -> ApiError:
         case QueryError():
             return ApiError(400, f"sql_{error.code}", str(error), where="sql")
         case QueryTimeout() | ResourceLimit():
-            return ApiError(422, f"sql_{error.code}", str(error), where="sql", hint="ask for a shorter time range, fewer rows or fewer columns")
+            return ApiError(
+                422,
+                f"sql_{error.code}",
+                str(error),
+                where="sql",
+                hint="ask for a shorter time range, fewer rows or fewer columns",
+            )
         case _:
             return ApiError(503, f"sql_{error.code}", str(error), retry_after=5)
 
@@ -131,7 +145,10 @@ def _respond(table: pa.Table, stats: Stats, form: formats.Form) -> Response:
         "truncated": stats.truncated,
         "scans": [formats.plain(scan) for scan in stats.scans],
     }
-    headers = {STATS: formats.json_bytes({k: v for k, v in costs.items() if k != "scans"}).decode(), TRUNCATED: stats.truncated or "no"}
+    headers = {
+        STATS: formats.json_bytes({k: v for k, v in costs.items() if k != "scans"}).decode(),
+        TRUNCATED: stats.truncated or "no",
+    }
     if form is not formats.Form.JSON:
         return formats.table_response(table, form, headers)
     answer = {

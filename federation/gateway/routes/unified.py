@@ -48,8 +48,8 @@ SOURCES: Final = "X-TrackMate-Sources"
     tags=["data"],
     responses={
         200: {
-            "description": "Events in order, each once; `partial` is true when a source failed or was late. Other forms than JSON carry "
-            "next cursor, partial and sources in X-TrackMate-* headers.",
+            "description": "Events in order, each once; `partial` is true when a source failed or was late. Forms other than JSON "
+            "carry next cursor, partial and sources in X-TrackMate-* headers.",
             "content": {form.value: {} for form in formats.Form},
         },
         400: {"description": "A parameter is wrong; `where` names it"},
@@ -62,14 +62,18 @@ async def unified(
     request: Request,
     services: Served,
     asker: Asker,
-    start: Annotated[str, Query(description="First moment (inclusive): RFC 3339 with offset, or back from now such as -1h")] = "-1h",
+    start: Annotated[
+        str, Query(description="First moment (inclusive): RFC 3339 with offset, or back from now such as -1h")
+    ] = "-1h",
     end: Annotated[str, Query(description="Last moment (exclusive), likewise, or now")] = "now",
     site: Annotated[list[str] | None, Query(description="Site ids; repeat for more")] = None,
     kind: Annotated[list[str] | None, Query(description="Kinds; repeat for more")] = None,
     name: Annotated[list[str] | None, Query(description="Names; repeat for more")] = None,
     run_id: Annotated[str | None, Query()] = None,
     trace_id: Annotated[str | None, Query()] = None,
-    text: Annotated[str | None, Query(description="Looked for in name, message and error message, in any case", max_length=_MAX_TEXT)] = None,
+    text: Annotated[
+        str | None, Query(description="Looked for in name, message and error message, in any case", max_length=_MAX_TEXT)
+    ] = None,
     severity: Annotated[str | None, Query(description="This severity and worse ones")] = None,
     sources: Annotated[list[str] | None, Query(description="Names of sources (see /v1/sources); default all")] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 1_000,
@@ -101,7 +105,9 @@ async def unified(
     chosen = None if sources is None else tuple(sorted({part for value in sources for part in value.split(",") if part}))
     if chosen == ():
         raise ApiError(400, "bad_parameter", "sources: name at least one", where="sources", hint="see /v1/sources")
-    question_id = cursors.fingerprint({k: sorted(v) if isinstance(v, frozenset) else v for k, v in filters.items() if k != "limit"}, chosen)
+    question_id = cursors.fingerprint(
+        {k: sorted(v) if isinstance(v, frozenset) else v for k, v in filters.items() if k != "limit"}, chosen
+    )
     span, range_key, after = _range(start, end, cursor, question_id, services.unified.now())
     asked = EventRequest(start=span[0], end=span[1], after=after, **filters)
     try:
@@ -174,7 +180,13 @@ def _values(where: str, values: list[str]) -> list[str]:
 def _words(where: str, values: list[str] | None, known: tuple[str, ...]) -> frozenset[str]:
     words = frozenset(values or ())
     if unknown := sorted(words - set(known)):
-        raise ApiError(400, "bad_parameter", f"{where}: unknown value {unknown[0][:64]!r}", where=where, hint=f"use one of {', '.join(known)}")
+        raise ApiError(
+            400,
+            "bad_parameter",
+            f"{where}: unknown value {unknown[0][:64]!r}",
+            where=where,
+            hint=f"use one of {', '.join(known)}",
+        )
     return words
 
 

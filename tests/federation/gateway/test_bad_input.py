@@ -214,7 +214,9 @@ def test_a_wrong_parameter_is_a_400_that_names_it(gateway: GatewayService, param
     assert error_of(response)["where"]
 
 
-@pytest.mark.parametrize("parameters", [{"text": "100%_\\'\""}, {"name": "a\x00b"}, {"entity.a'\"b": "c"}, {"trace_id": "'; DROP"}])
+@pytest.mark.parametrize(
+    "parameters", [{"text": "100%_\\'\""}, {"name": "a\x00b"}, {"entity.a'\"b": "c"}, {"trace_id": "'; DROP"}]
+)
 def test_odd_characters_in_a_filter_find_nothing_and_break_nothing(gateway: GatewayService, parameters: dict[str, str]):
     response = gateway.get("/v1/data/unified", "all", **parameters)
     assert response.status_code == 200, response.text
@@ -259,14 +261,28 @@ def test_sql_that_never_ends_is_stopped_and_says_so(gateway: GatewayService):
     endless = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT max(n) FROM r"
     started = time.monotonic()
     response = gateway.sql(endless, "all")
-    assert (response.status_code, error_of(response)["code"]) in {(422, "sql_timeout"), (422, "sql_resource_limit"), (400, "sql_refused")}
+    assert (response.status_code, error_of(response)["code"]) in {
+        (422, "sql_timeout"),
+        (422, "sql_resource_limit"),
+        (400, "sql_refused"),
+    }
     assert time.monotonic() - started < 25  # the fixture's timeout is 5 s
     assert gateway.sql("SELECT count(*) FROM hot.events", "all").status_code == 200
 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b"7", b'{"sql": 7}', b'{"sql": "SELECT 1", "colour": 1}', b'{"sql":"SELECT 1","limit":0}', b'{"as_of":"now"}', b"\xff"],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"7",
+        b'{"sql": 7}',
+        b'{"sql": "SELECT 1", "colour": 1}',
+        b'{"sql":"SELECT 1","limit":0}',
+        b'{"as_of":"now"}',
+        b"\xff",
+    ],
 )
 def test_a_wrong_sql_body_is_a_400(gateway: GatewayService, body: bytes):
     with gateway.client("all") as client:

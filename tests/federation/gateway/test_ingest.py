@@ -127,12 +127,16 @@ def test_too_many_ingests_at_once_are_told_to_wait(postgres15: Postgres15):
         release = threading.Event()
         with gateway.client() as client:
             holding = threading.Thread(
-                target=lambda: client.post("/v1/ingest/managed", content=slow_body(), headers={"Content-Type": "application/json"})
+                target=lambda: client.post(
+                    "/v1/ingest/managed", content=slow_body(), headers={"Content-Type": "application/json"}
+                )
             )
             holding.start()
             try:
                 response = eventually(
-                    lambda: answer if (answer := gateway.ingest([event()])).status_code == 429 else None, "a 429 while one is held", 4
+                    lambda: answer if (answer := gateway.ingest([event()])).status_code == 429 else None,
+                    "a 429 while one is held",
+                    4,
                 )
             finally:
                 release.set()

@@ -102,7 +102,9 @@ def test_sigterm_lets_a_request_in_progress_end_and_then_ends_with_zero(postgres
         sending = threading.Thread(target=send)
         sending.start()
         started.wait(10)
-        eventually(lambda: "trackmate_gateway_ingests_running 1.0" in gateway.get("/metrics").text, "the ingest to be in progress")
+        eventually(
+            lambda: "trackmate_gateway_ingests_running 1.0" in gateway.get("/metrics").text, "the ingest to be in progress"
+        )
         assert gateway.process is not None
         gateway.process.terminate()
         release.set()
@@ -116,7 +118,10 @@ def test_a_taken_port_is_named_with_its_setting(postgres15: Postgres15):
     try:
         with socket.create_server(("127.0.0.1", gateway.port)):
             done = subprocess.run(
-                [sys.executable, "-m", "trackmate", "gateway", "--config", gateway.config], capture_output=True, text=True, timeout=60
+                [sys.executable, "-m", "trackmate", "gateway", "--config", gateway.config],
+                capture_output=True,
+                text=True,
+                timeout=60,
             )
     finally:
         gateway.stop()

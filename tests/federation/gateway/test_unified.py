@@ -265,7 +265,8 @@ def test_a_source_that_hangs_costs_its_own_rows_only():
 
         own.crash()
         eventually(
-            lambda: gateway.get("/v1/data/unified", "all", **SPAN, max_staleness=0).json()["partial"], "the dead source to be told"
+            lambda: gateway.get("/v1/data/unified", "all", **SPAN, max_staleness=0).json()["partial"],
+            "the dead source to be told",
         )
         body = gateway.get("/v1/data/unified", "all", **SPAN, max_staleness=0).json()
         assert ids(body) == [entry["event_id"] for entry in batch]
