@@ -1,7 +1,5 @@
 """Delta tables that other engines wrote: deletion vectors and column mapping, which the data files alone do not tell."""
 
-
-
 from __future__ import annotations
 
 import json
