@@ -17,7 +17,7 @@ from trackmate.data_folder import DEFAULT_DATA, DataFolder, DataOption
 from trackmate.fab.answers import questions
 from trackmate.fab.ledger import Ledger
 from trackmate.fab.plan import plan_fab
-from trackmate.fab.reckoning import PLACES, Reckoning, count_place, reckon
+from trackmate.fab.reckoning import PLACES, Reckoning, count_place, quoted, reckon
 from trackmate.fab.shift import LEAD_SECONDS, ShiftOrders, shift
 from trackmate.gateway_api import GatewayApi
 from trackmate.generated_config import generate
@@ -153,20 +153,28 @@ class _Demo:
         self._await("replication", arrived, lambda: min(counts.values()), emitted, note, _ARRIVAL_SECONDS)
 
     def _await_gold(self) -> None:
-        """Wait until gold has counted every run that silver has."""
-        sql = self._gateway.sql
-
-        tables = ("gold.error_pareto", "gold.tool_state")
+        """Wait until the shift's runs are in silver, and gold has counted all that silver has."""
+        mine = f"(SELECT run_id FROM silver.events WHERE app_instance_id = {quoted(self._instance)} AND kind = 'start')"  # noqa: S608 - quoted
+        here = f"WHERE site_id = {quoted(SITE)}"
+        equal = (
+            (f"SELECT count(*) FROM {mine}", f"SELECT count(*) FROM silver.runs WHERE run_id IN {mine}"),  # noqa: S608 - quoted
+            (f"SELECT count(*) FROM silver.runs {here}", f"SELECT sum(runs) FROM gold.run_hourly {here}"),  # noqa: S608 - quoted
+            (
+                f"SELECT count(*) FROM silver.events {here} AND kind = 'error'",  # noqa: S608 - quoted
+                f"SELECT sum(events) FROM gold.error_pareto {here}",  # noqa: S608 - quoted
+            ),
+        )
 
         def number(statement: str) -> int:
-            return int(sql(statement).value or 0)
+            return int(self._gateway.sql(statement).value or 0)
 
         def computed() -> bool:
-            silver = number(f"SELECT count(*) FROM silver.runs WHERE site_id = '{SITE}'")  # noqa: S608 - a constant
-            gold = number(f"SELECT sum(runs) FROM gold.run_hourly WHERE site_id = '{SITE}'")  # noqa: S608 - a constant
-            return gold == silver and all(self._gateway.count(table) > 0 for table in tables)
+            return all(number(one) == number(other) for one, other in equal) and not self._going("compute_gold")
 
         self._await("gold", computed, lambda: 0, 1, lambda: f"computing the answers{self._runs()}", _GOLD_SECONDS)
+
+    def _going(self, job: str) -> bool:
+        return any(run.job == job and not run.over for run in self._dagster.runs(limit=5))
 
     def _runs(self) -> str:
         try:

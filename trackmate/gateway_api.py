@@ -41,18 +41,26 @@ class GatewayApi:
 
     def sql(self, statement: str) -> Answer:
         """The answer to one SELECT; raises TrackMateError when there is none."""
-        try:
-            response = self._client.post(f"{self.url}/v1/sql", json={"sql": statement}, headers={"Accept": "application/json"})
-        except httpx.HTTPError as error:
-            raise TrackMateError(f"no gateway answers at {self.url} ({error}). Is it up? See 'trackmate status'") from error
-        if response.status_code != _OK:
-            raise TrackMateError(f"the gateway refused a query with status {response.status_code}: {_message(response)}")
-        body = response.json()
+        body = self._ask("POST", "/v1/sql", json={"sql": statement})
         return Answer([column["name"] for column in body["columns"]], body["rows"], body.get("truncated"))
+
+    def trace(self, event_id: str) -> dict[str, Any]:
+        """Where an event is, place by place, as `GET /v1/events/{event_id}/trace` tells it."""
+        return self._ask("GET", f"/v1/events/{event_id}/trace")
 
     def count(self, table: str, where: str = "") -> int:
         """How many rows a table has."""
         return int(self.sql(f"SELECT count(*) FROM {table} {where}").value)  # noqa: S608 - our own table names
+
+    def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        try:
+            response = self._client.request(method, self.url + path, headers={"Accept": "application/json"}, **options)
+        except httpx.HTTPError as error:
+            raise TrackMateError(f"no gateway answers at {self.url} ({error}). Is it up? See 'trackmate status'") from error
+        if response.status_code != _OK:
+            raise TrackMateError(f"the gateway refused {method} {path} with status {response.status_code}: {_message(response)}")
+        body: dict[str, Any] = response.json()
+        return body
 
 
 def _message(response: httpx.Response) -> str:
