@@ -26,6 +26,7 @@ from types import FrameType
 from typing import Any, Final, Self
 from urllib.parse import quote
 
+import psutil
 import psycopg
 
 from contract.errors import TrackMateError
@@ -150,9 +151,7 @@ class EmbeddedPostgres:
 
         This process stays the server's parent and stops it before it ends, so that a supervisor sees one process.
         """
-        if self.running():
-            message = f"the embedded PostgreSQL of {self.folder} already runs (process {self._pid()}): stop that one first"
-            raise EmbeddedPostgresError(message)
+        self._take_over()
         stopping = False
 
         def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -224,6 +223,7 @@ class EmbeddedPostgres:
         if self.home == self.folder and not self._reachable(runner):
             home = SHARED_FOLDER / "postgres" / hashlib.sha256(os.fsencode(self.folder.resolve())).hexdigest()[:16]
             home.mkdir(parents=True, exist_ok=True)
+            _open_to_all(home.parent)
             (self.folder / "elsewhere").write_text(f"{home}\n", encoding="utf-8")
         os.chown(self.home, runner.uid, runner.gid)
         return programs if runner.can(["test", "-x", str(programs / "postgres")]) else _copied_programs()
@@ -258,6 +258,16 @@ class EmbeddedPostgres:
             message = f"initdb could not make a database in {self.home}: {said}"
             raise EmbeddedPostgresError(message)
         draft.rename(self.data)
+
+    def _take_over(self) -> None:
+        """Stop a server that outlived whoever started it; one that somebody still watches is theirs."""
+        pid = self._pid()
+        if pid is None:
+            return
+        if psutil.Process(pid).ppid() != 1:
+            message = f"the embedded PostgreSQL of {self.folder} already runs (process {pid}): stop that one first"
+            raise EmbeddedPostgresError(message)
+        self.stop()
 
     def _refuse_taken_port(self) -> None:
         with socket.socket() as probe:
@@ -374,9 +384,15 @@ def _copied_programs() -> Path:
         except OSError:
             # Another process was first.
             shutil.rmtree(draft)
-    for folder in (SHARED_FOLDER, SHARED_FOLDER / "programs", target):
-        folder.chmod(0o755)
+    _open_to_all(target)
     return target / wheel.name / _INSTALLATION / "bin"
+
+
+def _open_to_all(folder: Path) -> None:
+    """Let everyone pass through a folder of ours and those above it, whatever the umask was."""
+    while folder != SHARED_FOLDER.parent:
+        folder.chmod(0o755)
+        folder = folder.parent
 
 
 def _environment() -> dict[str, str]:
@@ -387,8 +403,6 @@ def _environment() -> dict[str, str]:
 
 def _serves(pid: int, data: Path) -> bool:
     """Whether a live process is the server of this data folder, and not another that was given a dead server's number."""
-    import psutil
-
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:

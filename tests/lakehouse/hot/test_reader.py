@@ -347,7 +347,7 @@ def test_a_store_that_is_not_there_gives_an_empty_answer(server: Any) -> None:
     request = EventRequest(**ALL)
     with pytest.raises(HotStoreUnavailable):
         list(reader.query(f"postgresql://x@127.0.0.1:{free_port()}/x", request))
-    with pytest.raises(HotStoreError, match="can.t be read") as failure:
+    with pytest.raises(HotStoreError, match="can't be read") as failure:
         list(reader.query(Secret("postgresql://u:hunter2%ZZ@127.0.0.1/d"), request))
     assert "hunter2" not in str(failure.value)
     empty = server.fresh_database()
