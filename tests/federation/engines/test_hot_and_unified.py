@@ -179,7 +179,7 @@ async def test_unified_knows_an_event_that_reached_the_lake_by_another_way(
     assert await ask(engine, "SELECT count(*) AS n FROM silver.events") == [{"n": 15}]
     assert await ids(engine, "unified.events") == names_of(events)
     late = "unified.events WHERE timestamp >= TIMESTAMP '2026-03-10 12:00:00.010'"
-    assert await ids(engine, late) == names_of(events)[10:]
+    assert await ids(engine, late) == names_of(events[10:])
 
 
 async def test_unified_keeps_to_the_callers_sites(engine: DuckDBEngine, writer: HotWriter, lake: Lake, dsn: str) -> None:
