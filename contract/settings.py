@@ -119,8 +119,25 @@ def load(
     `env_prefix` is what names environment variables, such as `TRACKMATE`; `environ` stands in for `os.environ`.
     Raises ConfigError with every problem: an unreadable file, an unset variable, an unknown key, a wrong type or value.
     """
+    merged, problems = examine(schema_name, file, env_prefix=env_prefix, environ=environ, overrides=overrides)
+    if problems:
+        raise ConfigError(str(file) if file else "configuration", problems)
+    return merged
+
+
+def examine(
+    schema_name: str,
+    file: Path | None,
+    *,
+    env_prefix: str,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], list[Problem]]:
+    """What `load` does, with the problems returned: for a part that has rules of its own to check in the same go.
+
+    Raises ConfigError when the file can't be read.
+    """
     environment = os.environ if environ is None else environ
-    source = str(file) if file else "configuration"
     problems: list[Problem] = []
     merged = _interpolate(_read(file), environment, "", problems) if file else {}
     rules = schema(schema_name)
@@ -129,9 +146,7 @@ def load(
     for dotted, value in (overrides or {}).items():
         _set(merged, dotted.split("."), value)
     problems += check(rules, merged, [problem.path for problem in problems])
-    if problems:
-        raise ConfigError(source, problems)
-    return merged
+    return merged, problems
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -95,8 +95,12 @@ def load(file: Path, *, environ: Mapping[str, str] | None = None, overrides: Map
 
     Raises ConfigError that names every problem.
     """
-    tree = settings.load("sidecar", file, env_prefix=ENV_PREFIX, environ=environ, overrides=overrides)
-    return from_tree(tree["sidecar"], base=file.resolve().parent, source=str(file))
+    tree, problems = settings.examine("sidecar", file, env_prefix=ENV_PREFIX, environ=environ, overrides=overrides)
+    base = file.resolve().parent
+    if problems:
+        known = {problem.path for problem in problems}
+        raise ConfigError(str(file), problems + [p for p in _sink_problems(tree, base) if p.path not in known])
+    return from_tree(tree["sidecar"], base=base, source=str(file))
 
 
 def from_tree(tree: Mapping[str, Any], *, base: Path, source: str) -> SidecarSettings:
@@ -153,19 +157,35 @@ def _spool(tree: Mapping[str, Any], base: Path, problems: list[Problem]) -> Spoo
     )
 
 
+def _sink_problems(tree: Mapping[str, Any], base: Path) -> list[Problem]:
+    """What the sinks find wrong in a file that the schema refuses for other reasons, so that all is named in one go."""
+    problems: list[Problem] = []
+    section = tree.get("sidecar")
+    backends = section.get("backends") if isinstance(section, dict) else None
+    for index, backend in enumerate(backends if isinstance(backends, list) else ()):
+        if isinstance(backend, dict) and isinstance(backend.get("type"), str) and isinstance(backend.get("config", {}), dict):
+            _sink_config(index, backend, base, problems)
+    return problems
+
+
+def _sink_config(index: int, tree: Mapping[str, Any], base: Path, problems: list[Problem]) -> msgspec.Struct | None:
+    path = f"sidecar.backends[{index}]"
+    try:
+        return registry.parse_config(tree["type"], tree.get("config", {}), base=base)
+    except ConfigError as error:
+        problems += [Problem(f"{path}.config.{p.path}".rstrip("."), p.message) for p in error.problems]
+    except TrackMateError as error:
+        problems.append(Problem(f"{path}.type", str(error)))
+    return None
+
+
 def _backends(trees: Sequence[Mapping[str, Any]], base: Path, problems: list[Problem]) -> list[BackendSettings]:
     backends: list[BackendSettings] = []
     for index, tree in enumerate(trees):
         if not tree.get("enabled", True):
             continue
-        path = f"sidecar.backends[{index}]"
-        try:
-            config = registry.parse_config(tree["type"], tree.get("config", {}), base=base)
-        except ConfigError as error:
-            problems += [Problem(f"{path}.config.{p.path}".rstrip("."), p.message) for p in error.problems]
-        except TrackMateError as error:
-            problems.append(Problem(f"{path}.type", str(error)))
-        else:
+        config = _sink_config(index, tree, base, problems)
+        if config is not None:
             backends.append(
                 BackendSettings(
                     name=tree.get("name", tree["type"]),

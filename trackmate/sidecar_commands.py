@@ -27,6 +27,7 @@ DEFAULT_CONFIG = Path("trackmate-data/sidecar.yaml")
 sidecar = typer.Typer(
     help="The agent that applications send to, in the foreground. Example: [bold]trackmate sidecar --config sidecar.yaml[/bold]",
     rich_markup_mode="rich",
+    add_completion=False,
 )
 
 

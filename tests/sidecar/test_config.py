@@ -58,8 +58,9 @@ def test_only_the_first_mistake_is_named(tmp_path: Path) -> None:
         tokens=["short"],
         adopt="/tmp",
         colour="red",
-        backends=[{"type": "filesystem", "delivery": "never", "config": {}}],
+        backends=[{"type": "filesystem", "delivery": "never", "config": {}}, {"type": "carrier-pigeon"}, "text", {"type": 3}],
     )
+    assert {"sidecar.backends[0].config.path", "sidecar.backends[1].type"} <= set(found)
     assert {"sidecar.listen", "sidecar.tokens[0]", "sidecar.adopt", "sidecar.colour", "sidecar.backends[0].delivery"} <= set(
         found
     )
