@@ -48,8 +48,8 @@ SOURCES: Final = "X-TrackMate-Sources"
     tags=["data"],
     responses={
         200: {
-            "description": "Events in order, each once; `partial` is true when a source failed or was late. Forms other than JSON "
-            "carry next cursor, partial and sources in X-TrackMate-* headers.",
+            "description": "Events in order, each once; `partial` is true when a source failed or was late. Other forms "
+            "than JSON carry next cursor, partial and sources in X-TrackMate-* headers.",
             "content": {form.value: {} for form in formats.Form},
         },
         400: {"description": "A parameter is wrong; `where` names it"},
