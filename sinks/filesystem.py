@@ -9,6 +9,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
@@ -56,7 +57,7 @@ class FilesystemSink:
         self._config = config
         self._clock = clock
         self._folders: dict[str, JsonlFolder] = {}
-        self._busy = asyncio.Lock()
+        self._disk: ThreadPoolExecutor | None = None
         self._rotation: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -69,36 +70,45 @@ class FilesystemSink:
 
     async def deliver(self, batch: SinkBatch) -> DeliveryReport:
         """Append the batch and sync. Raises Unavailable when the disk is full, read-only or failing."""
-        async with self._busy:
-            try:
-                await asyncio.to_thread(self._append, batch)
-            except OSError as error:
-                self._folders.pop(batch.spool_id, None)
-                raise Unavailable(self._explain(error)) from error
+        await self._on_disk(self._append, batch)
         return DeliveryReport(delivered=batch.count)
 
     async def check(self) -> Health:
         """Write, sync and remove a small file."""
         started = time.perf_counter()
         try:
-            await asyncio.to_thread(self._probe)
-        except OSError as error:
-            return Health(False, self._explain(error))
+            await self._on_disk(self._probe)
+        except Unavailable as error:
+            return Health(False, str(error))
         return Health(True, f"{self._config.path} can be written", (time.perf_counter() - started) * 1000)
 
     async def close(self) -> None:
         """Complete every growing file."""
         if self._rotation is not None:
             self._rotation.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._rotation
+            await asyncio.gather(self._rotation, return_exceptions=True)
             self._rotation = None
-        async with self._busy:
-            folders, self._folders = self._folders, {}
+        if self._disk is not None:
             try:
-                await asyncio.to_thread(self._complete_all, list(folders.values()))
-            except OSError as error:
-                raise Unavailable(self._explain(error)) from error
+                await self._on_disk(self._rotate, True)
+            finally:
+                self._disk.shutdown(wait=False, cancel_futures=True)
+                self._disk = None
+
+    async def _on_disk(self, work: Callable[..., None], *args: object) -> None:
+        """Run blocking work in this sink's own thread: a hung disk holds up nobody else, and never two jobs at once."""
+        if self._disk is None:
+            self._disk = ThreadPoolExecutor(1, thread_name_prefix=f"files-{self.name}")
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._disk, work, *args)
+        except OSError as error:
+            raise Unavailable(self._explain(error)) from error
+
+    async def _rotate_by_age(self) -> None:
+        while True:
+            await asyncio.sleep(_ROTATION_TICK_SECONDS)
+            with contextlib.suppress(Unavailable):  # delivering meets the same disk and reports it
+                await self._on_disk(self._rotate, False)
 
     def _append(self, batch: SinkBatch) -> None:
         folder = self._folders.get(batch.spool_id)
@@ -112,18 +122,21 @@ class FilesystemSink:
         partitions: dict[str, list[tuple[int, bytes]]] = {}
         for seq, line in zip(batch.seqs, batch.lines, strict=True):
             partitions.setdefault(partition_of(line), []).append((seq, line))
-        folder.append(partitions, batch.first_seq, batch.last_seq, self._clock())
+        try:
+            folder.append(partitions, batch.first_seq, batch.last_seq, self._clock())
+        except OSError:
+            del self._folders[batch.spool_id]  # the next try starts from what the state on disk says
+            raise
 
-    async def _rotate_by_age(self) -> None:
-        while True:
-            await asyncio.sleep(_ROTATION_TICK_SECONDS)
-            async with self._busy:
-                for spool_id, folder in list(self._folders.items()):
-                    try:
-                        await asyncio.to_thread(folder.rotate, self._clock())
-                    except OSError:
-                        # Delivering meets the same disk and reports it; from the state on disk the folder starts anew.
-                        del self._folders[spool_id]
+    def _rotate(self, everything: bool) -> None:
+        for spool_id, folder in list(self._folders.items()):
+            try:
+                folder.rotate(self._clock(), everything=everything)
+            except OSError:
+                del self._folders[spool_id]
+                raise
+            if everything:
+                del self._folders[spool_id]
 
     def _probe(self) -> None:
         self._config.path.mkdir(parents=True, exist_ok=True)
@@ -135,10 +148,6 @@ class FilesystemSink:
                 os.fsync(handle.fileno())
         finally:
             probe.unlink(missing_ok=True)
-
-    def _complete_all(self, folders: list[JsonlFolder]) -> None:
-        for folder in folders:
-            folder.rotate(self._clock(), everything=True)
 
     def _explain(self, error: OSError) -> str:
         advice = _WHAT_TO_DO.get(error.errno or 0, describe(error))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
 import random
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -169,6 +171,28 @@ async def test_failing_disk_leaves_half_a_batch_or_no_advice(tmp_path: Path, mon
         assert any(word in str(error.value) for word in ("full", "read-only", "check the disk"))
     failing = False
     await sink.deliver(batch_of(items[4:], 5))
+    await sink.close()
+    assert by_id(read_lines(delivered_files(tmp_path))) == by_id(items)
+
+
+async def test_hung_disk_holds_up_others_or_writes_a_batch_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [event() for _ in range(8)]
+    sink = sink_at(tmp_path)
+    await sink.open()
+    real, awake = os.fsync, threading.Event()
+
+    def fsync(descriptor: int) -> None:
+        awake.wait(30)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for _ in range(12):  # more tries than the event loop's own threads
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await sink.deliver(batch_of(items[:4]))
+    assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 5) == "free"
+    awake.set()
+    await sink.deliver(batch_of(items))
     await sink.close()
     assert by_id(read_lines(delivered_files(tmp_path))) == by_id(items)
 
