@@ -48,7 +48,7 @@ def count_forever(port_to: Connection, kind: str) -> None:
             self.end_headers()
             self.wfile.write(answer)
 
-        def log_message(self, *args: object) -> None:
+        def log_message(self, *args: object) -> None:  # noqa: ARG002 - silence
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -171,17 +171,16 @@ def main() -> int:
     sidecar, sidecar_port = serve("sidecar")
     collector, collector_port = serve("otlp")
     dead = "http://127.0.0.1:1"
-    rounds = []
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        for number in range(arguments.rounds):
-            rounds.append(
-                {
-                    "sdk_up": of_this_sdk(f"http://127.0.0.1:{sidecar_port}", arguments.calls, f"{folder}/up{number}"),
-                    "otel_up": of_opentelemetry(f"http://127.0.0.1:{collector_port}", arguments.calls),
-                    "sdk_down": of_this_sdk(dead, arguments.calls, f"{folder}/down{number}"),
-                }
-            )
+        rounds = [
+            {
+                "sdk_up": of_this_sdk(f"http://127.0.0.1:{sidecar_port}", arguments.calls, f"{folder}/up{number}"),
+                "otel_up": of_opentelemetry(f"http://127.0.0.1:{collector_port}", arguments.calls),
+                "sdk_down": of_this_sdk(dead, arguments.calls, f"{folder}/down{number}"),
+            }
+            for number in range(arguments.rounds)
+        ]
     for server in (sidecar, collector):
         server.terminate()
         server.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
@@ -302,7 +303,7 @@ def test_sixteen_threads_lose_nothing_and_number_without_a_gap(initialize, sidec
     for thread in threads:
         thread.join()
     assert m.flush(30)
-    assert sorted(sidecar.ids) == sorted(sum(ids, []))
+    assert sorted(sidecar.ids) == sorted(itertools.chain.from_iterable(ids))
     assert sorted(event["emitter"]["seq"] for event in sidecar.accepted) == list(range(1, 16_001))
     assert len({event["emitter"]["id"] for event in sidecar.accepted}) == 1
 

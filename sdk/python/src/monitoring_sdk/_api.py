@@ -84,7 +84,7 @@ def stats() -> Stats:
 def close() -> None:
     """Send what is queued, put on disk what can't be sent within a second, and end. Does nothing when nothing runs."""
     global _last_stats  # noqa: PLW0603 - one client a process
-    client, _state.client = _state.client, None
+    client = _state.retire()
     if client is not None:
         client.close()
         _last_stats = client.stats()

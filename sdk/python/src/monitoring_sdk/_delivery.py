@@ -136,27 +136,30 @@ class Delivery:
         return self.counts.snapshot(received=self.queue.mark(), queued=self.queue.depth())
 
     def close(self, grace: float) -> bool:
-        """Send what can be sent within `grace` seconds, put the rest on disk, and end; False when it had ended already."""
+        """Send what can be sent within `grace` seconds, put the rest on disk, and end; False when that was begun before.
+
+        Each step may be done again: a signal may end the process in the middle of a first call, which then never goes on.
+        """
         with self._lock:
             first = not self._closing.is_set()
-            self._deadline = self._clock() + grace
-            self._closing.set()
-        if not first:
-            return False
+            if first:
+                self._deadline = self._clock() + grace
+                self._closing.set()
         self.queue.close()
         self.wake()
         self._spills.put(False)
-        if not self._joined(self._sender, grace):
+        if not self._joined(self._sender, max(0.0, self._deadline - self._clock())):
             self._transport.interrupt()
             self._joined(self._sender, INTERRUPT_GRACE)
         self._joined(self._spiller, INTERRUPT_GRACE)
-        for batch in self.queue.in_hand():
-            self._put_away(batch, "undeliverable")
-        self._put_away_queue("undeliverable")
-        self._transport.close()
-        if self.spool is not None:
-            self.spool.close()
-        return True
+        with self._lock:
+            for batch in self.queue.in_hand():
+                self._put_away(batch, "undeliverable")
+            self._put_away_queue("undeliverable")
+            self._transport.close()
+            if self.spool is not None:
+                self.spool.close()
+        return first
 
     def forget(self) -> None:
         """Let go of what a forked child inherited; the parent goes on with it."""

@@ -55,21 +55,23 @@ def _watch(number: int) -> None:
 def _on_signal(number: int, frame: FrameType | None) -> None:
     """Do what the process would have done without us, with its events safe."""
     handler = _before.get(number, signal.SIG_DFL)
-    client = _state.client
     if callable(handler):
-        if client is not None:
-            client.wake()
+        if _state.client is not None:
+            _state.client.wake()
         handler(number, frame)
         return
-    if client is not None:
+    if _state.client is not None:
         _runs.abort_open(signal.Signals(number).name, f"the process was ended by signal {number}")
+    # The signal may have come in the middle of close(), which will not go on: do all of it again.
+    client = _state.client or _state.retired
+    if client is not None:
         client.close()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
 def _close() -> None:
-    client, _state.client = _state.client, None
+    client = _state.retire()
     if client is not None:
         client.close()
 
@@ -77,6 +79,7 @@ def _close() -> None:
 def _in_child() -> None:
     """After a fork: the child is an emitter of its own."""
     _runs.forget_open()
+    _state.retired = None
     if _state.client is not None:
         _state.client.start_in_child()
         util = sys.modules.get("multiprocessing.util")

@@ -14,10 +14,22 @@ if TYPE_CHECKING:
 client: Client | None = None
 """The running client; None before `initialize` and after `close`."""
 
+retired: Client | None = None
+"""The client that was last taken out of service; it may still be closing."""
+
 Link = tuple["Run", Any]
 """The active run, and the link that was active around it (or None)."""
 
 active: ContextVar[Link | None] = ContextVar("monitoring_sdk_run", default=None)
+
+
+def retire() -> Client | None:
+    """Take the running client, if any, out of service; the caller closes it."""
+    global client, retired
+    if client is None:
+        return None
+    retired, client = client, None
+    return retired
 
 
 def require(call: str) -> Client:
