@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+
+from contract.errors import TrackMateError
 
 _INSTANCE = """\
 # dagster.yaml: written when the folder was made; yours to change.
@@ -87,18 +90,12 @@ def serve_code(home: Path, port: int) -> None:
     ended = end_dead_runs(home)
     if ended:
         sys.stderr.write(f"marked {ended} runs as failed that the last stack took with it\n")
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "dagster",
-        "api",
-        "grpc",
-        "--module-name",
-        "orchestration.definitions",
-        "--attribute",
-        "defs",
-    ]
+    # Dagster drops the first entry of the path, which it takes for the script's own: say where the package is.
+    package = find_spec("orchestration")
+    if package is None or package.origin is None:
+        raise TrackMateError("orchestration is not installed: pip install 'trackmate[orchestration]'")
+    command = [sys.executable, "-P", "-m", "dagster", "api", "grpc", "--module-name", "orchestration.definitions"]
+    command += ["--attribute", "defs", "--working-directory", str(Path(package.origin).parent.parent)]
     command += [
         "--host",
         "127.0.0.1",

@@ -36,6 +36,8 @@ class ToolSpec:
     faults: tuple[tuple[str, str, float], ...]
     slow_chamber: str | None = None
     """A chamber that needs longer than its twin: something for the reader of the data to find."""
+    sure_fault_at: int | None = None
+    """Which wafer of the shift fails whatever the dice say, so that the shortest shift has an error to show."""
 
 
 _PRESSURE = Sensor("chamber_pressure_pa", 2.6, 0.05, 0.02)
@@ -69,6 +71,7 @@ TOOLS: tuple[ToolSpec, ...] = (
             ("GasFlowError", "MFC 3 off its set point", 0.004),
         ),
         slow_chamber="CH-B",
+        sure_fault_at=6,
     ),
     ToolSpec(
         "CVD-01",

@@ -205,9 +205,7 @@ class _Shift:
     def _wafer(self, bench: _Bench, chamber: str, number: int, at: float) -> tuple[WaferPlan, float]:
         chance = bench.random
         bench.wafers += 1
-        fault = next(
-            (Fault(kind, text, chance.random() < _DOWN_SHARE) for kind, text, p in bench.spec.faults if chance.random() < p), None
-        )
+        fault = self._fault(bench)
         breaks_at = chance.randrange(len(bench.spec.steps)) if fault else len(bench.spec.steps)
         steps: list[StepPlan] = []
         now = at
@@ -227,6 +225,14 @@ class _Shift:
         value = round(chance.gauss(0.02, 0.004), 5)
         duplicate = bench.wafers % _DUPLICATE_EVERY == 0
         return WaferPlan(number, chamber, round(at, 4), tuple(steps), late, value, duplicate), now
+
+    @staticmethod
+    def _fault(bench: _Bench) -> Fault | None:
+        faults, chance = bench.spec.faults, bench.random
+        if bench.wafers == bench.spec.sure_fault_at:
+            return Fault(faults[0][0], faults[0][1], stops_tool=True)
+        hit = next(((kind, text) for kind, text, probability in faults if chance.random() < probability), None)
+        return Fault(*hit, stops_tool=chance.random() < _DOWN_SHARE) if hit else None
 
     def _finish(self, bench: _Bench) -> ToolPlan:
         last = StateChange(self._seconds, bench.state, "non_scheduled", "end of the shift")
