@@ -1,4 +1,4 @@
-"""Write the generated reference pages under docs/reference from schemas, table declarations and the command line; --check only compares."""
+"""Write the generated pages of docs/reference from schemas, table declarations and the command line; --check only compares."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ CONFIGURATIONS = {
 def event_page() -> str:
     """The event's fields, from its JSON Schema."""
     rules = settings.schema("event")
-    rows = [NOTE, "# The event\n", rules["description"] + "\n", "| field | type | required | meaning |", "| --- | --- | --- | --- |"]
+    heading = ["| field | type | required | meaning |", "| --- | --- | --- | --- |"]
+    rows = [NOTE, "# The event\n", rules["description"] + "\n", *heading]
     for name, rule in rules["properties"].items():
         required = "yes" if name in rules["required"] else ""
         rows.append(f"| `{name}` | {_type(rule, rules)} | {required} | {_cell(rule.get('description', ''))} |")
         for inner, inner_rule in rule.get("properties", {}).items():
             required = "yes" if inner in rule.get("required", []) else ""
-            rows.append(f"| `{name}.{inner}` | {_type(inner_rule, rules)} | {required} | {_cell(inner_rule.get('description', ''))} |")
+            text = _cell(inner_rule.get("description", ""))
+            rows.append(f"| `{name}.{inner}` | {_type(inner_rule, rules)} | {required} | {text} |")
     return "\n".join(rows) + "\n"
 
 
@@ -41,7 +43,8 @@ def configuration_page() -> str:
     ]
     for name, (file, prefix, words) in CONFIGURATIONS.items():
         rules = settings.schema(name)
-        rows += [f"## {file}\n", f"{words} Environment: `{prefix}__…`.\n", "| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+        rows += [f"## {file}\n", f"{words} Environment: `{prefix}__…`.\n"]
+        rows += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
         rows += _settings(rules, rules, "")
         rows.append("")
     return "\n".join(rows).rstrip() + "\n"
@@ -58,7 +61,8 @@ def _settings(rule: dict[str, Any], root: dict[str, Any], path: str) -> list[str
         elif items.get("properties"):
             rows += _settings(items, root, here + "[]")
         else:
-            default = f"`{_plain(found['default'])}`" if "default" in found else "required" if name in rule.get("required", []) else ""
+            required = "required" if name in rule.get("required", []) else ""
+            default = f"`{_plain(found['default'])}`" if "default" in found else required
             rows.append(f"| `{here}` | {_type(found, root)} | {default} | {_cell(found.get('description', ''))} |")
     return rows
 

@@ -33,7 +33,8 @@ def collector() -> Path:
             folder = Path(tempfile.mkdtemp(prefix="collector-", dir=CACHE))
             try:
                 (folder / "manifest.yaml").write_text(MANIFEST)
-                subprocess.run([builder, "--config=manifest.yaml"], cwd=folder, env={**os.environ, "CGO_ENABLED": "0"}, check=True)
+                environment = {**os.environ, "CGO_ENABLED": "0"}
+                subprocess.run([builder, "--config=manifest.yaml"], cwd=folder, env=environment, check=True)
                 (folder / "build" / "collector").replace(target)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)

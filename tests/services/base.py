@@ -1,4 +1,4 @@
-"""What every real server in the tests has in common: started on demand, on loopback, in its own folder, stopped by its own pid."""
+"""What every real server in the tests has in common: on demand, on loopback, in its own folder, stopped by its own pid."""
 
 from __future__ import annotations
 
