@@ -250,7 +250,10 @@ class Journal:
         return segment
 
     def _create(self, first_seq: int) -> _Open:
-        """A new segment file, durable with its name and header. Raises OSError, and may leave an empty one behind."""
+        """A new segment file whose name is durable; its header is so with the first records, which are nothing without it.
+
+        Raises OSError, and may leave an empty file behind.
+        """
         path = segment_path(self._folder, first_seq, closed=False)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
         try:
@@ -263,7 +266,6 @@ class Journal:
         header = SegmentHeader(self._spool_id, first_seq, int(self._wall() * 1_000_000))
         try:
             write_all(self._filesystem, fd, [pack_segment_header(header)], 0)
-            self._filesystem.fdatasync(fd)
             self._filesystem.sync_folder(path.parent)
         except OSError:
             with contextlib.suppress(OSError):

@@ -130,8 +130,7 @@ class SpoolReader:
     def _records(self, after_seq: int, closed_only: bool) -> Iterator[Record]:
         expected = max(after_seq, 0) + 1
         for _ in range(_MAX_LISTINGS):
-            files = list_segments(self._filesystem, self.folder)
-            live = self._live_end() if self._live_end else None
+            files, live = self._look(expected)
             if not files:
                 return
             if expected < files[0].first_seq:
@@ -159,6 +158,16 @@ class SpoolReader:
                     self._filesystem.close(fd)
             else:
                 return
+
+    def _look(self, expected: int) -> tuple[list[SegmentFile], LiveEnd | None]:
+        """The segments, and then up to where they are durable; nothing is listed for who follows the open one."""
+        cursor = self._cursors.get(expected - 1)
+        if cursor is not None and self._live_end is not None:
+            live = self._live_end()
+            if cursor.segment == live.open_seq:
+                path = segment_path(self.folder, cursor.segment, closed=False)
+                return [SegmentFile(path, cursor.segment, live.offset)], live
+        return list_segments(self._filesystem, self.folder), self._live_end() if self._live_end else None
 
     def _bound(self, files: list[SegmentFile], index: int, live: LiveEnd | None) -> int | None:
         """First sequence that the segment can't hold: where the next one starts. None for the newest."""

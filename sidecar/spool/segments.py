@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SEGMENTS: Final = "segments"
 OPEN_SUFFIX: Final = ".open"
 CLOSED_SUFFIX: Final = ".seg"
+_DIGITS: Final = 20
 _NAME: Final = re.compile(r"([0-9]{20})\.(open|seg)")
 
 
@@ -74,10 +75,17 @@ def segment_path(folder: Path, first_seq: int, *, closed: bool) -> Path:
 
 
 def list_segments(filesystem: Filesystem, folder: Path) -> list[SegmentFile]:
-    """Every segment file of the spool in `folder`, oldest first; other files are passed over. Raises OSError."""
+    """Every segment file of the spool in `folder`, oldest first; other files are passed over. Raises OSError.
+
+    A file that is renamed while a folder is listed may be missed under both names, which would look like lost events. As a
+    segment is renamed only once, two listings together miss none.
+    """
     segments = folder / SEGMENTS
+    earlier, later = filesystem.list_folder(segments), filesystem.list_folder(segments)
+    numbers = {name[:_DIGITS] for name, _ in later}
+    listed = later + [file for file in earlier if file[0][:_DIGITS] not in numbers]
     found = []
-    for name, size in filesystem.list_folder(segments):
+    for name, size in listed:
         match = _NAME.fullmatch(name)
         if match:
             found.append(SegmentFile(segments / name, int(match[1]), size))

@@ -41,8 +41,11 @@ class SpoolModel(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.now = 0.0
         self.log: SpoolLog | None = None
+        self.opened_well = True
         self.submitted: dict[bytes, int] = {}
         self.acknowledged: list[Record] = []
+        self.read_before: dict[int, bytes] = {}
+        """What a reader has seen, by number: it may have delivered it, so the number may never mean another event."""
         self.least = dict.fromkeys(READERS, 0)
         """Checkpoints that were acknowledged."""
         self.most = dict.fromkeys(READERS, 0)
@@ -56,7 +59,13 @@ class SpoolModel(RuleBasedStateMachine):
         config = SpoolConfig(
             dir=FOLDER, readers=READERS, segment_bytes=600, segment_age=10.0, max_bytes=10**9, tick_interval=1e6, retry_pause=0.0
         )
+        self.opened_well = not self.disk.faults and self.disk.power_off_after is None
         return SpoolLog.open(config, filesystem=self.disk.mount(), monotonic=lambda: self.now)
+
+    @property
+    def synced(self) -> bool:
+        """Whether the disk holds, or will hold at the next sync, all that it shows."""
+        return not any(inode.dropped for inode in self.disk.names.values())
 
     def stop(self) -> None:
         if self.log is not None:
@@ -186,9 +195,16 @@ class SpoolModel(RuleBasedStateMachine):
             seen = [(record.seq, record.count, record.payload) for record in records]
             assert all(self.submitted.get(record.payload) == record.count for record in records), f"{who}: read what nobody wrote"
             assert len({payload for _, _, payload in seen}) == len(seen), f"{who}: read twice"
+            for record in records:
+                assert self.read_before.get(record.seq, record.payload) == record.payload, f"{who}: {record.seq} is another now"
+                if self.opened_well and self.synced:
+                    self.read_before[record.seq] = record.payload
             ends = [0, *(record.last_seq for record in records)]
             assert all(end < record.seq for end, record in zip(ends, records, strict=False)), f"{who}: out of order"
             last = records[-1].last_seq if records else 0
+            if not closed_only:
+                unseen = self.read_before.keys() - {record.seq for record in records}
+                assert not [seq for seq in unseen if seq > deleted_through], f"{who}: read once and gone now"
             for record in self.acknowledged:
                 if record.last_seq > deleted_through and (not closed_only or record.last_seq <= last):
                     assert (record.seq, record.count, record.payload) in seen, f"{who}: lost {record.seq}"
