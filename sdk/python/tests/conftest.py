@@ -241,7 +241,7 @@ def run_program(sidecar: MisbehavingSidecar, spool_dir: Path, tmp_path: Path) ->
 
 def spooled(folder: Path) -> list[dict[str, Any]]:
     """The events in the complete files of a spool folder."""
-    return [json.loads(line) for file in sorted(folder.glob("*.jsonl")) for line in file.read_text().splitlines()]
+    return [json.loads(line) for file in sorted(folder.glob("*.jsonl")) for line in file.read_bytes().splitlines()]
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ DEFAULT_FILE = "monitoring-config.yaml"
 _FILE_VARIABLE = "MONITORING_CONFIG"
 _ENVIRONMENT = "MONITORING_SDK__"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_HIDDEN = re.compile("\ue000([0-9]+)\ue001")
 _LONGEST_TIMEOUT = 86_400.0
 
 
@@ -177,7 +178,7 @@ def _read(file: Path) -> dict[str, Any]:
         return ConfigurationError(str(file), [Problem("", message)])
 
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = _parsed(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise wrong("there is no such file; check the argument of initialize() or MONITORING_CONFIG") from error
     except OSError as error:
@@ -189,6 +190,26 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise wrong(f"expected a mapping at the top, got {type(content).__name__}")
     return content
+
+
+def _parsed(text: str) -> Any:
+    """YAML in which `${VAR}` needs no quotes, though its braces would mean something else inside `{...}`."""
+    variables: list[str] = []
+
+    def hide(found: re.Match[str]) -> str:
+        variables.append(found[0])
+        return f"\ue000{len(variables) - 1}\ue001"
+
+    def show(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {show(key): show(entry) for key, entry in value.items()}
+        if isinstance(value, list):
+            return [show(entry) for entry in value]
+        if isinstance(value, str):
+            return _HIDDEN.sub(lambda found: variables[int(found[1])], value)
+        return value
+
+    return show(yaml.safe_load(_VARIABLE.sub(hide, text)))
 
 
 def _anchor(document: dict[str, Any], file: Path) -> None:

@@ -159,7 +159,10 @@ def _are_plain_attributes(table: dict[Any, Any]) -> bool:
         elif value_type is int:
             if not -_PLAIN_INTEGER < value < _PLAIN_INTEGER:
                 return False
-        elif value_type is not float and value_type is not bool and value is not None:
+        elif value_type is float:
+            if value - value != 0.0:
+                return False
+        elif value_type is not bool and value is not None:
             return False
         if type(key) is not str or len(key) > _PLAIN_TEXT:
             return False
