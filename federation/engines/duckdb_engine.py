@@ -156,8 +156,7 @@ class DuckDBEngine:
         text = compile_query(tree, "duckdb")
         key = None
         if keepable:
-            plain = statement.tree.sql(dialect="duckdb", comments=False)
-            key = (plain, tuple(sorted(versions.items())), principal.cache_key(), limits.max_rows, limits.max_bytes)
+            key = (statement.text, tuple(sorted(versions.items())), principal.cache_key(), limits.max_rows, limits.max_bytes)
         for placeholder, scan in scans.items():
             text = text.replace(f'"{placeholder}"', f"({scan.sql})")
         return Prepared(

@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from sqlglot import exp, parse, tokenize
@@ -65,6 +66,11 @@ class Statement:
     tree: exp.Query
     tables: tuple[exp.Table, ...]
     explain: bool
+
+    @cached_property
+    def text(self) -> str:
+        """The statement in one spelling: statements that differ in case, space and comments alone have the same."""
+        return self.tree.sql(dialect="duckdb", comments=False)
 
 
 def table_name(table: exp.Table) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from sqlglot import exp, parse_one
 from sqlglot.errors import ParseError
@@ -136,6 +136,14 @@ def function_nodes() -> Mapping[type[exp.Expr], str]:
             if isinstance(node, exp.Func) and not isinstance(node, exp.Anonymous) and type(node) not in STRUCTURE:
                 classes.setdefault(type(node), name)
     return classes
+
+
+def published() -> dict[str, Any]:
+    """The subset's functions by what they are about, and our macros with how each is called, as the catalog tells them."""
+    groups: dict[str, list[str]] = {}
+    for name, group in FUNCTIONS.items():
+        groups.setdefault(group, []).append(name)
+    return {"functions": {group: sorted(names) for group, names in groups.items()}, "macros": MACROS, "tables": sorted(SERIES)}
 
 
 def function_name(node: exp.Expr) -> str:

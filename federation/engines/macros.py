@@ -21,7 +21,7 @@ Rewrite = Callable[[list[exp.Expr]], exp.Expr]
 def compile_query(tree: exp.Query, dialect: Dialect) -> str:
     """The statement as `dialect` runs it; `tree` is changed. Raises GateError when a macro is called wrongly."""
     expand(tree, dialect)
-    return tree.sql(dialect=dialect, comments=False)
+    return tree.sql(dialect=dialect, comments=False, copy=False)
 
 
 def expand(tree: exp.Query, dialect: Dialect) -> None:

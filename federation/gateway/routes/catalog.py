@@ -12,6 +12,7 @@ from starlette.responses import Response
 from contract.errors import TrackMateError
 from federation.adapters.base import Adapter, SourceHealth
 from federation.engines.catalog import described
+from federation.engines.grammar import published
 from federation.gateway import formats
 from federation.gateway.permissions import permission
 from federation.gateway.services import Asker, Served
@@ -25,9 +26,9 @@ CHECK_SECONDS = 3.0
 @router.get("/v1/catalog", summary="Tables and columns", tags=["data"])
 @permission("query")
 async def catalog(services: Served, asker: Asker) -> Response:
-    """Every table that SQL can ask for, with its columns and what they mean."""
+    """Every table that SQL can ask for, with its columns and what they mean, and the functions of the SQL subset."""
     tables = await asyncio.to_thread(services.catalog.describe, asker)
-    return Response(formats.json_bytes({"tables": described(tables)}), media_type="application/json")
+    return Response(formats.json_bytes({"tables": described(tables), "sql": published()}), media_type="application/json")
 
 
 @router.get("/v1/sources", summary="Sources of unified data", tags=["data"])
