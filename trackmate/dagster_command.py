@@ -22,5 +22,6 @@ def dagster(data: DataOption = DEFAULT_DATA) -> None:
         start_display() as display,
         running_stack(stack, stopper, only=["dagster"], echo=True, on_event=display) as supervisor,
     ):
+        display.finish()
         if not stopper.asked():
             run_until_stopped(supervisor, stopper)

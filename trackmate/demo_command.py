@@ -63,6 +63,7 @@ def demo(
         start_display() as display,
         running_stack(stack, stopper, on_event=display) as supervisor,
     ):
+        display.finish()
         if stopper.asked():
             raise typer.Exit(130)
         different = _Demo(stack, supervisor, stopper, seconds, chosen).run()
@@ -171,7 +172,7 @@ class _Demo:
         def computed() -> bool:
             return all(number(one) == number(other) for one, other in equal) and not self._going("compute_gold")
 
-        self._await("gold", computed, lambda: 0, 1, lambda: f"computing the answers{self._runs()}", _GOLD_SECONDS)
+        self._await("gold", computed, lambda: 0, None, lambda: f"computing the answers{self._runs()}", _GOLD_SECONDS)
 
     def _going(self, job: str) -> bool:
         return any(run.job == job and not run.over for run in self._dagster.runs(limit=5))
@@ -188,7 +189,7 @@ class _Demo:
         label: str,
         done: Callable[[], bool],
         measure: Callable[[], float],
-        total: float,
+        total: float | None,
         note: Callable[[], str],
         seconds: float,
     ) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 _PLAIN_EVERY = 5.0
@@ -53,7 +53,7 @@ class Bar(Protocol):
 
 
 class _RichBar:
-    def __init__(self, progress: Progress, total: float, label: str) -> None:
+    def __init__(self, progress: Progress, total: float | None, label: str) -> None:
         self._progress = progress
         self._task = progress.add_task(label, total=total, note="")
 
@@ -65,7 +65,7 @@ class _RichBar:
 
 
 class _PlainBar:
-    def __init__(self, console: Console, total: float, label: str) -> None:
+    def __init__(self, console: Console, total: float | None, label: str) -> None:
         self._console = console
         self._total = total
         self._label = label
@@ -76,6 +76,9 @@ class _PlainBar:
         if now - self._shown < _PLAIN_EVERY:
             return
         self._shown = now
+        if self._total is None:
+            self.say(f"{self._label}: {note}, {now - self._began:.0f} s so far")
+            return
         share = min(1.0, done / self._total) if self._total else 0.0
         left = f", about {(now - self._began) * (1 - share) / share:.0f} s left" if share > 0 else ""
         self.say(f"{self._label}: {share:.0%} {note}{left}")
@@ -85,19 +88,19 @@ class _PlainBar:
 
 
 @contextmanager
-def bar(label: str, total: float, *, console: Console | None = None) -> Iterator[Bar]:
-    """Show how far something is: a moving bar on a terminal, a line every few seconds elsewhere."""
+def bar(label: str, total: float | None, *, console: Console | None = None) -> Iterator[Bar]:
+    """Show how far something is: a moving bar on a terminal, a line every few seconds elsewhere.
+
+    `total` None: nobody knows how much there is to do.
+    """
     console = console or stderr()
     if not console.is_terminal:
         yield _PlainBar(console, total, label)
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}% {task.fields[note]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    columns: tuple[ProgressColumn, ...] = (SpinnerColumn(), TextColumn("{task.description}"))
+    if total is None:
+        columns += (TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+    else:
+        columns += (BarColumn(20), TextColumn("{task.percentage:>3.0f}% {task.fields[note]}"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         yield _RichBar(progress, total, label)

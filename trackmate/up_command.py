@@ -19,7 +19,7 @@ from trackmate import terminal
 from trackmate.data_folder import DEFAULT_DATA, DataFolder, DataOption
 from trackmate.generated_config import generate
 from trackmate.services import StackConfig, read_stack
-from trackmate.stack import EventListener, run_until_stopped, running_stack, stop_signals
+from trackmate.stack import run_until_stopped, running_stack, stop_signals
 
 _DETACH_SECONDS = 300.0
 PortOffset = Annotated[
@@ -63,6 +63,7 @@ def up(
         start_display() as display,
         running_stack(stack, stopper, only=only, echo=verbose, on_event=display) as supervisor,
     ):
+        display.finish()
         if not stopper.asked():
             print_addresses(stack, only)
             console.print("Ctrl-C stops everything.")
@@ -70,41 +71,47 @@ def up(
         console.print("Stopping: the sidecar first hands over what it holds.")
 
 
+class StartDisplay:
+    """What each service is doing: one line each that changes on a terminal until `finish`; a line for each change elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = terminal.stderr()
+        self._began = time.monotonic()
+        self._doing: dict[str, str] = {}
+        # Refreshed by hand: it changes only when a service does.
+        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        if self._live is not None:
+            self._live.start()
+
+    def __call__(self, service: str, what: str) -> None:
+        """Take note of what a service does now."""
+        if self._doing.get(service) == what:
+            return
+        self._doing[service] = what
+        if self._live is None:
+            self._console.print(f"{time.monotonic() - self._began:6.1f} s  {service}: {what}", markup=False)
+            return
+        lines = Text()
+        for name, state in self._doing.items():
+            lines.append("✔ " if state == "ready" else "… ", style="green" if state == "ready" else "yellow")
+            lines.append(f"{name:<16}{state}\n")
+        self._live.update(lines, refresh=True)
+
+    def finish(self) -> None:
+        """From now on every change is a line of its own."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
 @contextmanager
-def start_display() -> Iterator[EventListener]:
-    """Show what each service is doing: one line each that changes on a terminal, a line for each change elsewhere."""
-    console = terminal.stderr()
-    began = time.monotonic()
-    doing: dict[str, str] = {}
-
-    def plain(service: str, what: str) -> None:
-        if doing.get(service) != what:
-            doing[service] = what
-            console.print(f"{time.monotonic() - began:6.1f} s  {service}: {what}", markup=False)
-
-    if not console.is_terminal:
-        yield plain
-        return
-
-    # Refreshed by hand: a refreshing thread would hold the console's lock while services are forked.
-    with Live(console=console, auto_refresh=False, transient=False) as live:
-        finished = False
-
-        def show(service: str, what: str) -> None:
-            nonlocal finished
-            doing[service] = what
-            if what == "ready" and all(state == "ready" for state in doing.values()):
-                finished = True
-            if finished and what != "ready":
-                live.console.print(f"{service}: {what}", markup=False)
-                return
-            lines = Text()
-            for name, state in doing.items():
-                lines.append("✔ " if state == "ready" else "… ", style="green" if state == "ready" else "yellow")
-                lines.append(f"{name:<16}{state}\n")
-            live.update(lines, refresh=True)
-
-        yield show
+def start_display() -> Iterator[StartDisplay]:
+    """A display that leaves the terminal in order whatever happens."""
+    display = StartDisplay()
+    try:
+        yield display
+    finally:
+        display.finish()
 
 
 def print_addresses(stack: StackConfig, only: list[str] | None = None) -> None:
