@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import hypothesis  # noqa: F401 - its pytest plugin imports it at the very end otherwise, where CPython 3.11 may trip over it
 import pytest
 
+from tests.services.pglite import PgliteTimescale
 from tests.services.postgres import EmbeddedPostgresService, Postgres15
 from tests.services.timescale import TimescaleApache
 from tests.services.versitygw import VersityGw
@@ -37,4 +38,11 @@ def timescale_apache() -> Iterator[TimescaleApache]:
 def versitygw() -> Iterator[VersityGw]:
     """An S3 server."""
     with VersityGw() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pglite_timescale() -> Iterator[PgliteTimescale]:
+    """TimescaleDB's community features, in WebAssembly."""
+    with PgliteTimescale() as server:
         yield server

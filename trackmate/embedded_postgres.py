@@ -121,9 +121,9 @@ class EmbeddedPostgres:
 
         Does nothing when it already runs. Recovers from a crash. Raises EmbeddedPostgresError.
         """
-        if self.running():
-            return self
         with self._locked():
+            if self.running():
+                return self
             process = self._launch(new_session=True, output=(self.home / "log.txt").open("ab"))
             self._await_ready(process)
         return self
@@ -151,7 +151,6 @@ class EmbeddedPostgres:
 
         This process stays the server's parent and stops it before it ends, so that a supervisor sees one process.
         """
-        self._take_over()
         stopping = False
 
         def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -164,6 +163,7 @@ class EmbeddedPostgres:
         previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             with self._locked():
+                self._take_over()
                 # A session of its own: a terminal's Ctrl-C reaches us alone, and we pass it on once.
                 process = self._launch(new_session=True, output=None)
                 if stopping:

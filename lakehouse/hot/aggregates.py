@@ -4,6 +4,9 @@ Where the server keeps no continuous aggregates, a job adds to the tables what c
 not by time: an event counts once, whenever it arrives and however late, even when the raw events of its time are long dropped.
 Every measure can be added to, so nothing is ever computed again from raw events that may be gone.
 
+Continuous aggregates are computed again from raw events, so they are never refreshed over a day that was dropped: an event that
+comes later than the retention is in the lake, but not in them.
+
 `sum` and `sum_squares` leave out values beyond 1e140, whose sums and squares a double can't hold; `sum_count` counts the rest.
 """
 
@@ -11,7 +14,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import psycopg
@@ -125,9 +128,15 @@ def _add(connection: psycopg.Connection, max_rows: int) -> Window:
 
 
 def _refresh_continuous(connection: psycopg.Connection, now: datetime) -> None:
-    row = connection.execute("SELECT dropped_before FROM trackmate.store").fetchone()
+    start = kept_since(connection)
     for name in NAMES:
-        refresh_continuous(connection, name, row[0] if row else None, now.replace(tzinfo=None))
+        refresh_continuous(connection, name, start, now.astimezone(UTC).replace(tzinfo=None))
+
+
+def kept_since(connection: psycopg.Connection) -> datetime | None:
+    """The moment (UTC without zone) from which on no raw events have been dropped; None when none ever were."""
+    row = connection.execute("SELECT (max(day) + 1)::timestamp FROM trackmate.dropped").fetchone()
+    return row[0] if row else None
 
 
 def refresh_continuous(connection: psycopg.Connection, name: str, start: datetime | None, end: datetime | None) -> None:

@@ -83,7 +83,7 @@ def session(
     dsn: str | Secret, statement_timeout: timedelta = STATEMENT_TIMEOUT, connect_timeout: timedelta = CONNECT_TIMEOUT
 ) -> psycopg.Connection:
     """The same for those who judge the driver's own errors."""
-    connection = psycopg.connect(conninfo(dsn, connect_timeout), autocommit=True)
+    connection = psycopg.connect(conninfo(dsn, connect_timeout), autocommit=True, prepare_threshold=None)
     try:
         connection.execute(settings(statement_timeout).encode())
     except BaseException:

@@ -48,12 +48,10 @@ def _apply_policies(connection: psycopg.Connection, config: HotConfig, now: date
     """Let the server compress old chunks and refresh aggregates by itself, never over what is dropped."""
     for table in partitions.TABLES:
         _policy(connection, table, "compression", {"compress_after": config.late_window})
-    row = connection.execute("SELECT dropped_before FROM trackmate.store").fetchone()
-    kept_since = now.astimezone(UTC).replace(tzinfo=None) - config.retention
-    if row and row[0]:
-        kept_since = max(kept_since, row[0])
-    # Whole days, so that the policy changes seldom; one less, so that it never reaches a day being dropped.
-    days = max(1, (now.astimezone(UTC).replace(tzinfo=None) - kept_since).days - 1)
+    moment = now.astimezone(UTC).replace(tzinfo=None)
+    since = max(moment - config.retention, aggregates.kept_since(connection) or datetime.min)  # noqa: DTZ901 - UTC without zone
+    # A day less, so that the policy never reaches a day that is being dropped.
+    days = max(1, (moment - since).days - 1)
     for name, unit in (("events_1m", 1), ("metrics_1m", 1), ("events_1h", 60), ("metrics_1h", 60)):
         unit_length = timedelta(minutes=unit)
         offsets = {"start_offset": timedelta(days=days), "end_offset": unit_length, "schedule_interval": unit_length}

@@ -19,7 +19,7 @@ from contract.ids import is_uuid, uuid7_millis
 from contract.request import Cursor, EventRequest, Order, severities_from
 from contract.settings import Secret
 from lakehouse.hot import connect
-from lakehouse.hot.arrow import STREAM_TIMEOUT, fetch, stream
+from lakehouse.hot.arrow import STREAM_TIMEOUT, Sessions, fetch, stream
 from lakehouse.hot.transactions import next_window
 
 _TEXT: Final = frozenset({"event_id", "run_id", "parent_run_id", "emitter_id", "entities", "metrics", "attributes"})
@@ -120,10 +120,13 @@ def confirmations(dsn: str | Secret) -> dict[str, int]:
 # ------------------------------------------------------------------------------------------------------------- requests
 
 
-def query(dsn: str | Secret, request: EventRequest, timeout: timedelta = STREAM_TIMEOUT) -> Iterator[pa.RecordBatch]:
+def query(
+    dsn: str | Secret, request: EventRequest, timeout: timedelta = STREAM_TIMEOUT, sessions: Sessions | None = None
+) -> Iterator[pa.RecordBatch]:
     """The events that a request asks for, in SCHEMA and in its order; every filter, the order and the limit run in the database.
 
-    `timeout` bounds the statement, and the wait for each batch. Raises HotStoreError.
+    `timeout` bounds the statement, and the wait for each batch; `sessions` keeps the connection for the next request.
+    Raises HotStoreError.
     """
     if _matches_nothing(request):
         return
@@ -131,7 +134,7 @@ def query(dsn: str | Secret, request: EventRequest, timeout: timedelta = STREAM_
     statement = sql.SQL(
         'SELECT {columns} FROM trackmate.events AS e WHERE {where} ORDER BY e."timestamp" {way}, e.event_id {way} LIMIT {limit}'
     ).format(columns=_COLUMNS, where=sql.SQL(" AND ").join(_conditions(request)), way=direction, limit=sql.Literal(request.limit))
-    yield from stream(dsn, statement, SCHEMA, timeout)
+    yield from stream(dsn, statement, SCHEMA, timeout, sessions)
 
 
 def _matches_nothing(request: EventRequest) -> bool:

@@ -87,7 +87,7 @@ def _drop(connection: psycopg.Connection, level: levels.Level, day: _Day, config
     behind = _behind(connection, config, before)
     if behind:
         return behind
-    if level.continuous_aggregates:
+    if level.continuous_aggregates and not _dropped_before(connection, day):
         for name in aggregates.NAMES:
             aggregates.refresh_continuous(connection, name, datetime.combine(day.day, datetime.min.time()), day.end)
     with connection.transaction():
@@ -100,8 +100,13 @@ def _drop(connection: psycopg.Connection, level: levels.Level, day: _Day, config
         if _last_xid(connection, table) != before:
             return "an event came late while it was about to be dropped"
         _drop_tables(connection, level, day)
-        connection.execute("UPDATE trackmate.store SET dropped_before = greatest(dropped_before, %s)", [day.end])
+        connection.execute("INSERT INTO trackmate.dropped VALUES (%s) ON CONFLICT DO NOTHING", [day.day])
     return None
+
+
+def _dropped_before(connection: psycopg.Connection, day: _Day) -> bool:
+    """Whether this day was dropped once and came back with late events, which are then all that a refresh would see."""
+    return connection.execute("SELECT FROM trackmate.dropped WHERE day = %s", [day.day]).fetchone() is not None
 
 
 def _last_xid(connection: psycopg.Connection, table: sql.SQL) -> int:

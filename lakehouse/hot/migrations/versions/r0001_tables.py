@@ -165,8 +165,10 @@ CREATE TABLE trackmate.replication (
 );
 CREATE TABLE trackmate.store (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
-    level text NOT NULL,
-    dropped_before timestamp
+    level text NOT NULL
+);
+CREATE TABLE trackmate.dropped (
+    day date PRIMARY KEY
 );
 """
 
