@@ -160,7 +160,7 @@ def killed_in_a_loop(tmp_path: Path, size: int, delays: tuple[float, float]) -> 
                 continue
             assert process.returncode == 0
             return lake, kills, events
-    pytest.fail("the work did not end in spite of being begun again and again")
+    pytest.fail(f"after {kills} kills the work stood at event {bronze.spool_cursor(lake, 's')} of {len(events)}")
 
 
 def assert_whole(lake: Lake, events: list[dict]) -> None:
@@ -180,7 +180,7 @@ def test_a_process_killed_while_it_writes_loses_or_doubles_events(tmp_path):
 
 @pytest.mark.full
 def test_a_process_killed_very_often_while_it_writes_loses_or_doubles_events(tmp_path):
-    lake, kills, events = killed_in_a_loop(tmp_path, 1500, (0.1, 1.5))
+    lake, kills, events = killed_in_a_loop(tmp_path, 600, (0.2, 2.5))
     assert kills >= 20
     assert_whole(lake, events)
 
