@@ -13,6 +13,7 @@
 | `segments` | names, order and ends of segment files |
 | `identity` | the spool's id |
 | `checkpoint` | how far each reader has come |
+| `inspection` | looking into a spool from outside, for the command line |
 | `quarantine` | events refused by the contract, with their reasons |
 | `errors` | what can go wrong, as callers see it |
 | `filesystem` | the only door to the disk; tests replace it |

@@ -46,7 +46,8 @@ class Damage:
 class DamageLedger:
     """Damage seen so far in one process, each piece counted once however many readers come across it.
 
-    `folder` is the spool's; None keeps no copies. `on_damage` is called for each new piece.
+    `folder` is the spool's; None keeps no copies. `on_damage` is called for each new piece instead of
+    a warning in the log.
     """
 
     def __init__(self, folder: Path | None, filesystem: Filesystem, on_damage: Callable[[Damage], None] | None = None) -> None:
@@ -72,7 +73,8 @@ class DamageLedger:
         self.events += damage.events - (known or 0)
         if known is None:
             self.pieces += 1
-            logger.warning("spool damage: %s", damage)
+            if self._on_damage is None:
+                logger.warning("spool damage: %s", damage)
             if fd is not None and damage.bytes:
                 self._keep(damage, fd)
         if self._on_damage is not None:

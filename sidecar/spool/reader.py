@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Record", "SegmentInfo", "SpoolReader", "load_checkpoint", "store_checkpoint"]
 
+BEFORE_ALL: Final = -1
+"""Offset of the damage that segments are gone which a reader had not read; beside a running sidecar it may have passed them."""
+
 _MAX_CURSORS: Final = 128
 _MAX_LISTINGS: Final = 3
 
@@ -136,7 +139,7 @@ class SpoolReader:
             if expected < files[0].first_seq:
                 if expected > 1:
                     missing = files[0].first_seq - expected
-                    self._note(files[0], -1, 0, expected, missing, "segments before this one are gone", None)
+                    self._note(files[0], BEFORE_ALL, 0, expected, missing, "segments before this one are gone", None)
                 expected = files[0].first_seq
             start = start_index(files, expected)
             while start > 0 and self._misnamed(files[start]):
