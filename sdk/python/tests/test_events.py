@@ -281,7 +281,7 @@ def test_plain_check_is_never_laxer_than_the_full_one():
         st.one_of(st.text(min_size=1, max_size=3), scalars),
     )
 
-    @hypothesis.settings(max_examples=300, deadline=None)
+    @hypothesis.settings(max_examples=150, deadline=None)
     @hypothesis.given(events)
     def check(event):
         copy = _event.plain_copy(event)

@@ -400,10 +400,9 @@ class Delivery:
                 logger.exception("monitoring_sdk: a mistake in the SDK; it goes on")
 
     def _spill(self) -> None:
-        """Bring the queue down to half its bound."""
-        half = self._settings.queue.max_events // 2
-        while len(self.queue) > half and not self._closing.is_set():
-            for batch in self._take(max(1, min(MAX_BATCH_EVENTS, len(self.queue) - half))):
+        """Bring the queue down to half its bounds."""
+        while (excess := self.queue.excess()) and not self._closing.is_set():
+            for batch in self._take(min(MAX_BATCH_EVENTS, excess)):
                 self._put_away(batch)
             if self.queue.disk_failing:
                 return

@@ -20,6 +20,7 @@ LARGE_TEXT = 4096
 """Events with more characters than this are bounded by their sum too; smaller ones by their number alone."""
 
 LARGE_SUM = 32 * 1024 * 1024
+_FEW = 16
 _POLL = 0.001
 _PATIENCE = 1.0
 """How long, in seconds, an emit waits for the disk when the queue is full and `on_full` is `spool`."""
@@ -127,6 +128,11 @@ class EventQueue:
         """Whether every event below `mark` is out of memory."""
         with self._lock:
             return min(self._in_hand, default=self._taken) >= mark
+
+    def excess(self) -> int:
+        """How many entries to take for the queue to come down to half its bounds; large ones come down a few at a time."""
+        many = len(self._entries) - self._settings.max_events // 2
+        return max(many, _FEW) if many > 0 or self._large > LARGE_SUM // 2 else 0
 
     def depth(self) -> int:
         """Events in memory."""
