@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from contract.columns import NAMES, unflatten
-from lakehouse.lake import Lake
+from lakehouse.files import active_files
+from lakehouse.lake import Lake, scan
 from tests.conservation.payload import payload
 
 ADDED = ("event_id", "timestamp", "site_id", "app", "emitter", "severity", "run_id", "parent_run_id")
@@ -57,15 +59,13 @@ def judge(lake: Lake, expected: Expected, seed: int, *, examples: int = 5) -> Ve
     seen: dict[int, Counter[int]] = {sender: Counter() for sender in expected.counts}
     ids: set[str] = set()
     kinds: Counter[str] = Counter()
-    dataset = lake.table("silver.events").to_pyarrow_dataset(filesystem=lake.filesystem(lake.table("silver.events")))
-    for batch in dataset.to_batches(columns=list(NAMES)):
-        for row in batch.to_pylist():
-            verdict.rows += 1
-            fault = _compare(row, expected, seed, seen, ids)
-            if fault:
-                kinds[fault.split(":")[0]] += 1
-                if kinds[fault.split(":")[0]] <= examples:
-                    verdict.faults.append(fault)
+    for row in _rows(lake):
+        verdict.rows += 1
+        fault = _compare(row, expected, seed, seen, ids)
+        if fault:
+            kinds[fault.split(":")[0]] += 1
+            if kinds[fault.split(":")[0]] <= examples:
+                verdict.faults.append(fault)
     for sender, count in expected.counts.items():
         doubtful = expected.unknown.get(sender, set())
         lost = [n for n in range(count) if n not in seen[sender] and n not in doubtful]
@@ -73,6 +73,15 @@ def judge(lake: Lake, expected: Expected, seed: int, *, examples: int = 5) -> Ve
             verdict.faults.append(f"lost: sender {sender} misses {len(lost)} of {count}, such as {lost[:examples]}")
     verdict.faults += [f"{kind}: {count} in all" for kind, count in kinds.items()]
     return verdict
+
+
+def _rows(lake: Lake) -> Iterator[dict[str, Any]]:
+    declared = lake.declaration("silver.events")
+    files = active_files(lake, declared.name, lake.table(declared.name))
+    with lake.connect() as connection:
+        query = f"SELECT * FROM {scan(declared, [file.uri for file in files], columns=NAMES)}"
+        for batch in connection.execute(query).to_arrow_reader(20_000):
+            yield from batch.to_pylist()
 
 
 def _compare(row: dict[str, Any], expected: Expected, seed: int, seen: dict[int, Counter[int]], ids: set[str]) -> str | None:

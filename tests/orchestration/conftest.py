@@ -11,8 +11,9 @@ import yaml
 from contract.codec import BodyFormat, decode_event
 from contract.ids import uuid7
 from lakehouse.config import HotConfig, LakeConfig
+from lakehouse.files import active_files
 from lakehouse.hot.writer import HotWriter
-from lakehouse.lake import Lake
+from lakehouse.lake import Lake, scan
 from orchestration.definitions import defs
 from orchestration.resources import Site
 from sidecar.spool.admission import SpoolConfig
@@ -66,9 +67,10 @@ class SiteUnderTest:
 
     def count(self, table, what="count(DISTINCT event_id)"):
         """One number from a table of the lake."""
+        declared = self.lake.declaration(table)
+        uris = [file.uri for file in active_files(self.lake, table, self.lake.table(table))]
         with self.lake.connect() as connection:
-            connection.register("t", self.lake.table(table).to_pyarrow_dataset())
-            return connection.execute(f"SELECT {what} FROM t").fetchone()[0]
+            return connection.execute(f"SELECT {what} FROM {scan(declared, uris)}").fetchone()[0]
 
 
 @pytest.fixture
