@@ -43,6 +43,9 @@ _ORDINARY_USERS: Final = ("postgres", "nobody")
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 30.0
 
+_LEFT_RUNNING: Final[dict[int, subprocess.Popen[bytes]]] = {}
+"""Servers that this process started in the background: its children, which it must see off when they end."""
+
 SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -125,6 +128,7 @@ class EmbeddedPostgres:
             if self.running():
                 return self
             process = self._launch(new_session=True, output=(self.home / "log.txt").open("ab"))
+            _LEFT_RUNNING[process.pid] = process
             self._await_ready(process)
         return self
 
@@ -141,6 +145,8 @@ class EmbeddedPostgres:
                 message = f"the embedded PostgreSQL (process {pid}) did not stop within {_STOP_SECONDS:.0f} s: {self._log_tail()}"
                 raise EmbeddedPostgresError(message)
             time.sleep(0.05)
+        if pid in _LEFT_RUNNING:
+            _LEFT_RUNNING.pop(pid).wait()
 
     def running(self) -> bool:
         """Whether the server of this folder runs."""
@@ -221,8 +227,9 @@ class EmbeddedPostgres:
         if not runner.ordinary:
             return programs
         if self.home == self.folder and not self._reachable(runner):
-            home = SHARED_FOLDER / "postgres" / hashlib.sha256(os.fsencode(self.folder.resolve())).hexdigest()[:16]
-            home.mkdir(parents=True, exist_ok=True)
+            # Never a name made from the folder's: a folder that was removed and made anew has another password.
+            home = SHARED_FOLDER / "postgres" / secrets.token_hex(8)
+            home.mkdir(parents=True)
             _open_to_all(home.parent)
             (self.folder / "elsewhere").write_text(f"{home}\n", encoding="utf-8")
         os.chown(self.home, runner.uid, runner.gid)

@@ -172,6 +172,13 @@ class TestAsRoot:
             assert server.home.is_relative_to(trackmate.embedded_postgres.SHARED_FOLDER)
         # Whoever comes later finds the same place.
         assert EmbeddedPostgres(server.folder, server.port).running()
+        # A folder that was removed and made anew is a new database, with a new password.
+        server.stop()
+        abandoned = server.home
+        shutil.rmtree(server.folder)
+        server.start()
+        assert ask(server, "SELECT 1") == 1
+        shutil.rmtree(abandoned, ignore_errors=True)
 
     def test_the_server_runs_as_root(self, server: EmbeddedPostgres) -> None:
         server.start()
