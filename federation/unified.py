@@ -77,6 +77,13 @@ class Answer:
     reports: tuple[SourceReport, ...]
     cache: str = "miss"
     age: float = 0.0
+    rendered: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
+
+    def render(self, form: str, make: Callable[[pa.Table], bytes]) -> msgspec.Raw:
+        """The rows as bytes of a form, made once however often the answer is given again."""
+        if form not in self.rendered:
+            self.rendered[form] = make(self.table)
+        return msgspec.Raw(self.rendered[form])
 
     @property
     def partial(self) -> bool:
@@ -113,7 +120,7 @@ class Unified:
     def __post_init__(self) -> None:
         ranked = sorted(self.adapters, key=lambda a: PRECEDENCE.index(a.kind) if a.kind in PRECEDENCE else len(PRECEDENCE))
         self._by_name = {adapter.name: adapter for adapter in ranked}
-        self._cache = AnswerCache(self.cache_bytes, lambda answered: answered.table.nbytes + 4_096)
+        self._cache = AnswerCache(self.cache_bytes, lambda answered: 2 * answered.table.nbytes + 4_096)
 
     @property
     def names(self) -> tuple[str, ...]:

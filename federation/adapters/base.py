@@ -100,7 +100,7 @@ async def answer(adapter: Adapter, request: EventRequest) -> SourceRows:
             matching = batch if not rest else batch.filter(matches(batch, request, rest))
             rows += matching.num_rows
             kept.append(matching)
-            if ordered and rows >= wanted:
+            if ordered and not whole and rows >= wanted:
                 break
             if not ordered and rows > MAX_UNORDERED_ROWS:
                 message = (

@@ -14,6 +14,7 @@ from federation.adapters.base import EVERYTHING, SourceHealth
 from federation.adapters.threads import SourceThreads
 from lakehouse.config import HotConfig
 from lakehouse.hot import connect, reader
+from lakehouse.hot.arrow import Sessions
 from lakehouse.hot.errors import HotStoreError
 
 _MAX_HOURS: Final = 50_000
@@ -47,20 +48,24 @@ class WriteClock:
 
 
 class ManagedAdapter:
-    """The hot store under the name `managed`."""
+    """The hot store under the name `managed`; the database stops a statement after `timeout` seconds."""
 
     kind = "managed"
     pushes_down = EVERYTHING
 
-    def __init__(self, config: HotConfig, name: str = "managed", writes: WriteClock | None = None) -> None:
+    def __init__(self, config: HotConfig, name: str = "managed", writes: WriteClock | None = None, timeout: float = 30.0) -> None:
         self.name = name
         self._dsn = config.dsn
         self._writes = writes or WriteClock()
+        self._timeout = dt.timedelta(seconds=timeout)
+        self._sessions = Sessions()
         self._threads = SourceThreads(name)
 
     async def query(self, request: EventRequest) -> AsyncIterator[pa.RecordBatch]:
         """Rows in order, everything applied by the database. Raises HotStoreError."""
-        async with aclosing(self._threads.iterate(lambda: reader.query(self._dsn, request))) as batches:
+        async with aclosing(
+            self._threads.iterate(lambda: reader.query(self._dsn, request, self._timeout, self._sessions))
+        ) as batches:
             async for batch in batches:
                 yield batch
 
@@ -81,7 +86,8 @@ class ManagedAdapter:
         return SourceHealth(ok=True, detail="answers")
 
     async def close(self) -> None:
-        """Let the threads end."""
+        """Close the kept connections and let the threads end."""
+        self._sessions.close()
         self._threads.close()
 
     def _ping(self) -> None:

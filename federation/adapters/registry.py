@@ -31,7 +31,10 @@ def make_all(config: TrackMateConfig, writes: WriteClock) -> list[Adapter]:
     """
     from federation.adapters.lake import LakeAdapter
 
-    made: list[Adapter] = [ManagedAdapter(config.hot, writes=writes), LakeAdapter(config.lake)]
+    made: list[Adapter] = [
+        ManagedAdapter(config.hot, writes=writes, timeout=config.gateway.source_timeout),
+        LakeAdapter(config.lake),
+    ]
     registered = known()
     problems: list[Problem] = []
     for name, source in config.sources.items():

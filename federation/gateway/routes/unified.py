@@ -6,22 +6,19 @@ import datetime as dt
 from collections.abc import Hashable, Mapping
 from typing import Annotated, Any, Final
 
-import pyarrow as pa
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from contract.columns import unflatten
 from contract.event import KINDS
 from contract.ids import is_uuid
 from contract.request import SEVERITIES, EventRequest
 from federation import cursor as cursors
 from federation.adapters.base import micros, moment_of
 from federation.correlate import CORRELATIONS, correlate
-from federation.gateway import formats, times
+from federation.gateway import event_json, formats, times
 from federation.gateway.errors import ApiError
 from federation.gateway.permissions import permission
 from federation.gateway.services import Asker, Served
-from federation.merge import SOURCES_COLUMN
 from federation.unified import Answer, NoAnswer, Question, UnknownSource, cursor_of
 
 router = APIRouter()
@@ -133,11 +130,10 @@ def _respond(answer: Answer, form: formats.Form, question_id: str, correlate_by:
     }
     if form not in {formats.Form.JSON, formats.Form.NDJSON}:
         return formats.table_response(formats.zoned(answer.table), form, headers)
-    events = _events(answer.table)
     if form is formats.Form.NDJSON:
-        return Response(formats.rows_as_lines(events), 200, headers, media_type=form.value)
+        return Response(formats.rows_as_lines(event_json.events(answer.table)), 200, headers, media_type=form.value)
     body = {
-        "events": events,
+        "events": answer.render(form.value, event_json.encoded),
         "next_cursor": following,
         "partial": answer.partial,
         "start": answer.start,
@@ -147,15 +143,6 @@ def _respond(answer: Answer, form: formats.Form, question_id: str, correlate_by:
         **({} if groups is None else {"correlations": groups}),
     }
     return Response(formats.json_bytes(body), 200, headers={}, media_type=form.value)
-
-
-def _events(table: pa.Table) -> list[dict[str, Any]]:
-    events = []
-    for row in table.to_pylist():
-        event = unflatten(row)
-        event[SOURCES_COLUMN] = row[SOURCES_COLUMN]
-        events.append(event)
-    return events
 
 
 def _range(
