@@ -12,9 +12,10 @@ from types import FrameType
 from contract.errors import TrackMateError
 from trackmate.ports import refuse_taken
 from trackmate.services import StackConfig, chosen_groups, make_services
-from trackmate.supervisor import ServiceDied, Supervisor, procfile_text, service_environment
+from trackmate.supervisor import ServiceDied, Supervisor, end_strays, procfile_text, service_environment
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_FOLDER_VARIABLE = "TRACKMATE_DATA"
 EventListener = Callable[[str, str], None]
 
 
@@ -67,8 +68,12 @@ def running_stack(
     Raises TrackMateError when the folder is in use, a port is taken, or a service does not come up.
     """
     folder = stack.folder
+    groups = chosen_groups(stack, only)
     with folder.locked():
-        groups = chosen_groups(stack, only)
+        # The lock is ours, so whoever had it is dead.
+        strays = end_strays(_FOLDER_VARIABLE, str(folder.root))
+        if strays:
+            on_event("leftovers", f"ended {strays} processes of a stack that was killed")
         refuse_taken([end for name, end in stack.endpoints.items() if name in groups])
         services = make_services(stack, groups)
         text = "# Written by 'trackmate up' at each start.\n" + procfile_text(services)
@@ -79,7 +84,7 @@ def running_stack(
             {
                 "DAGSTER_HOME": str(folder.dagster),
                 "TRACKMATE_CONFIG": str(folder.trackmate_yaml),
-                "TRACKMATE_DATA": str(folder.root),
+                _FOLDER_VARIABLE: str(folder.root),
             }
         )
         supervisor = Supervisor(text, services, env=environment, cwd=folder.root, logs=folder.logs, echo=echo, on_event=on_event)

@@ -34,6 +34,7 @@ _MAX_RESTARTS = 5
 _RESTART_WINDOW = 300.0
 _TAIL_LINES = 15
 _YOUNG = 5.0
+_STRAY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -330,6 +331,29 @@ def _lives(pid: int | None) -> bool:
 
 MARK = "TRACKMATE_SUPERVISOR"
 """Environment variable of every service: the process id of its supervisor."""
+
+
+def end_strays(variable: str, value: str) -> int:
+    """End the services of a supervisor that was killed and that have not ended by themselves yet; how many there were.
+
+    They are known by the mark in their environment, together with `variable` being `value`. Only for one who knows that no
+    supervisor of theirs lives.
+    """
+    strays = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            environment = process.environ()
+            if MARK in environment and environment.get(variable) == value and process.pid != os.getpid():
+                strays.append(process)
+    for process in strays:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _gone, alive = psutil.wait_procs(strays, timeout=_STRAY_SECONDS)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=_STRAY_SECONDS)
+    return len(strays)
 
 
 def service_environment(folder_variables: Mapping[str, str]) -> dict[str, Any]:

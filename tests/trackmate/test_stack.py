@@ -131,6 +131,18 @@ def test_an_up_that_is_killed_leaves_no_process_behind(up: Up, folder: DataFolde
     wait_until(lambda: processes_of(folder) == [], seconds=30, what="the services to end after their supervisor")
 
 
+def test_what_a_killed_up_has_left_is_ended_by_the_next_one(folder: DataFolder):
+    stray = subprocess.Popen(["sleep", "600"], env={**os.environ, MARK: "1", "TRACKMATE_DATA": str(folder.root)})
+    again = Up(folder, "--only", "sidecar")
+    try:
+        again.wait_ready()
+        assert stray.wait(10) == -signal.SIGTERM
+        assert "ended 1 processes of a stack that was killed" in again.output.read_text()
+    finally:
+        again.end()
+        stray.kill()
+
+
 def test_a_service_that_is_killed_is_started_again(up: Up, folder: DataFolder):
     url = read_stack(folder).endpoints["sidecar"].url
     (service,) = [process for process in processes_of(folder) if "--config" in process.cmdline()]
