@@ -288,12 +288,16 @@ class SpoolLog:
 
         The log does so by itself every `tick_interval`; this is for those who can't wait.
         """
+        if self._closed or self._dead is not None:
+            return
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
         def job() -> bool:
-            self._tend()
-            loop.call_soon_threadsafe(_resolve, done)
+            try:
+                self._tend()
+            finally:
+                loop.call_soon_threadsafe(_resolve, done)
             return True
 
         self._queue.put(job)

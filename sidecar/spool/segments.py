@@ -7,6 +7,7 @@ successor, whatever its suffix says (a crash may come before the rename).
 
 from __future__ import annotations
 
+import errno
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -109,5 +110,10 @@ def successor(files: Sequence[SegmentFile], index: int) -> int | None:
 
 
 def read_segment_header(filesystem: Filesystem, fd: int) -> SegmentHeader | str:
-    """The header of an open segment file, or what is wrong with it. Raises OSError."""
-    return unpack_segment_header(filesystem.read_at(fd, SEGMENT_HEADER_BYTES, 0))
+    """The header of an open segment file, or what is wrong with it, an unreadable sector included. Raises other OSErrors."""
+    try:
+        return unpack_segment_header(filesystem.read_at(fd, SEGMENT_HEADER_BYTES, 0))
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return f"segment header can't be read: {error.strerror}"

@@ -279,7 +279,7 @@ async def test_an_unreadable_sector_costs_more_than_its_records(spool: tuple[Pat
 
     class BadSector(Filesystem):
         def read_at(self, fd: int, length: int, offset: int) -> bytes:
-            if offset < SEGMENT and offset + length > SEGMENT_HEADER_BYTES + RECORD and self.size(fd) == SEGMENT and fd in bad:
+            if fd in bad:
                 raise OSError(errno.EIO, "Input/output error")
             return super().read_at(fd, length, offset)
 
@@ -325,6 +325,19 @@ async def test_a_torn_record_at_the_tail_stops_the_start(killed: tuple[Path, Wri
     log = await survives(folder, written[:-1])
     assert (log.ledger.pieces, log.ledger.events) == (1, 0)
     assert len(list((folder / "corrupt").iterdir())) == 1
+
+
+async def test_a_torn_tail_is_counted_at_every_start(killed: tuple[Path, Written], tmp_path: Path) -> None:
+    folder, _ = killed
+    edit(segment(folder, 2), lambda content: content.__delitem__(slice(record_at(2) + 130, None)))
+    log = open_spool(folder)
+    await log.append(b"short", 1)
+    aside = tmp_path / "killed again"
+    shutil.copytree(folder, aside)
+    await log.close()
+    again = open_spool(aside)
+    assert again.ledger.pieces == 0
+    await again.close()
 
 
 async def test_a_corrupt_record_at_the_tail_is_not_counted(killed: tuple[Path, Written]) -> None:

@@ -116,7 +116,7 @@ async def test_a_sender_that_hangs_up_breaks_the_group(open_log: OpenLog) -> Non
     assert log.stats().pending_bytes == 0
 
 
-@pytest.mark.parametrize(("payload", "count"), [(b"x", 0), (bytes(MAX_RECORD_BYTES + 1), 1)])
+@pytest.mark.parametrize(("payload", "count"), [(b"x", 0), (bytes(MAX_RECORD_BYTES + 1), 1)], ids=["no events", "too long"])
 async def test_a_record_that_no_reader_could_take_is_written(open_log: OpenLog, payload: bytes, count: int) -> None:
     log = open_log()
     with pytest.raises(ValueError, match="a record has"):
