@@ -25,7 +25,7 @@ router = APIRouter()
 
 MAX_LIMIT: Final = 50_000
 _ENTITY: Final = "entity."
-_PARAMETERS: Final = frozenset(
+PARAMETERS: Final = frozenset(
     {
         "start", "end", "site", "kind", "name", "run_id", "trace_id", "text", "severity", "sources", "limit", "order", "cursor",
         "max_staleness", "correlate", "tolerance",
@@ -191,7 +191,7 @@ def _entities(parameters: list[tuple[str, str]]) -> Mapping[str, str]:
             _values(key[:64], [key.removeprefix(_ENTITY), value])
             if entities.setdefault(key.removeprefix(_ENTITY), value) != value:
                 raise ApiError(400, "bad_parameter", f"{key[:64]}: given twice with different values", where=key[:64])
-        elif key not in _PARAMETERS:
-            hint = f"known: {', '.join(sorted(_PARAMETERS))}, entity.<key>"
+        elif key not in PARAMETERS:
+            hint = f"known: {', '.join(sorted(PARAMETERS))}, entity.<key>"
             raise ApiError(400, "unknown_parameter", f"there is no parameter {key[:64]!r}", where=key[:64], hint=hint)
     return entities
