@@ -25,6 +25,9 @@ class Source(Protocol):
     def read(self, after_seq: int, max_events: int, max_bytes: int, closed_only: bool) -> Iterator[Record]:
         """The records that hold events after `after_seq`, whole and in order."""
 
+    def skip_lost(self, after_seq: int, closed_only: bool) -> int:
+        """Where to go on when `read` gives nothing after `after_seq`: past events that are known to be lost."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cut:

@@ -163,6 +163,9 @@ class Delivery:
         async with self._gate.turn(self.settings.priority):
             cut = await asyncio.to_thread(next_cut, self._source, self.position, self.sink.limits, self._wanted)
         if cut is None:
+            # The log goes on, but what comes next in it is damaged: counted there, and not to be waited for.
+            self.position = await asyncio.to_thread(self._source.skip_lost, self.position, closed_only=False)
+            await self._store_if_due()
             await self._pause(STANDBY_POLL_SECONDS)
             return
         self.progress.oldest = cut.oldest

@@ -99,6 +99,8 @@ def _follow_spool(site: Site, folder: Path, totals: _Totals) -> None:
         step = bronze.append_spool(site.lake, reader.spool_id, records)
         totals.add(f"spool {reader.spool_id}", step)
         if step.to_seq is None or step.to_seq == after:
+            # Damage at the end must not look like events that wait, nor keep its segment for ever.
+            store_checkpoint(folder, LAKE_READER, reader.skip_lost(after))
             return
         after = step.to_seq
         store_checkpoint(folder, LAKE_READER, after)

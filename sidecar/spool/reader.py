@@ -128,14 +128,28 @@ class SpoolReader:
             size += len(record.payload)
             yield record
 
+    def skip_lost(self, after_seq: int, closed_only: bool = True) -> int:
+        """Where to go on when `read` gives nothing after `after_seq`: past events that are known to be lost.
+
+        That is `after_seq` itself unless damage reaches up to the end of what can be read. Raises OSError.
+        """
+        records = self._records(after_seq, closed_only)
+        try:
+            next(records)
+        except StopIteration as end:
+            return max(int(end.value) - 1, after_seq)
+        records.close()
+        return after_seq
+
     # ------------------------------------------------------------------------------------------------- from segment to segment
 
-    def _records(self, after_seq: int, closed_only: bool) -> Iterator[Record]:
+    def _records(self, after_seq: int, closed_only: bool) -> Generator[Record, None, int]:
+        """The records from there on; returns the number expected next, past what is known to be lost."""
         expected = max(after_seq, 0) + 1
         for _ in range(_MAX_LISTINGS):
             files, live = self._look(expected)
             if not files:
-                return
+                return expected
             if expected < files[0].first_seq:
                 if expected > 1:
                     missing = files[0].first_seq - expected
@@ -148,7 +162,7 @@ class SpoolReader:
                 bound = self._bound(files, index, live)
                 closed = bound is not None or files[index].has_closed_name
                 if closed_only and not closed:
-                    return
+                    return expected
                 if live is not None:
                     bound = live.next_seq if bound is None else min(bound, live.next_seq)
                 try:
@@ -160,7 +174,8 @@ class SpoolReader:
                 finally:
                     self._filesystem.close(fd)
             else:
-                return
+                break
+        return expected
 
     def _look(self, expected: int) -> tuple[list[SegmentFile], LiveEnd | None]:
         """The segments, and then up to where they are durable; nothing is listed for who follows the open one."""

@@ -254,7 +254,7 @@ async def test_fallback_keeps_what_the_primary_should_get_later(tmp_path: Path) 
     )
     tasks = [asyncio.create_task(primary.run()), asyncio.create_task(fallback.run())]
     log.add(some_events(10))
-    await until(lambda: len(second.got) == 10)
+    await until(lambda: len(second.got) == 10 and took and took[-1][2] == 10)
     assert first.got == []
     assert [stretch[0] for stretch in took] == ["fallback"] * len(took)
     assert (took[0][1], took[-1][2]) == (1, 10)

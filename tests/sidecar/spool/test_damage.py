@@ -304,6 +304,33 @@ async def test_damage_is_not_kept_for_whoever_wants_to_look(spool: tuple[Path, W
     assert kept.read_bytes() == damaged
 
 
+async def test_a_reader_waits_for_ever_for_what_is_lost_at_the_end(spool: tuple[Path, Written]) -> None:
+    folder, written = spool
+    for index in (3, 4):
+        flip(segment(folder, 2), record_at(index) + RECORD_HEADER_BYTES)
+    reader = SpoolReader(folder)
+    last_whole = written[12][0] + EVENTS - 1
+    assert list(reader.read(last_whole)) == []
+    assert reader.skip_lost(last_whole) == 3 * PER_SEGMENT * EVENTS == reader.closed_segments()[-1].last_seq
+    assert reader.skip_lost(0) == 0, "there is something to read"
+    assert reader.skip_lost(45) == 45, "nothing is lost, only yet to come"
+    log = open_spool(folder)
+    assert log.reader().skip_lost(last_whole, closed_only=False) == log.durable_seq
+    await log.close()
+
+
+async def test_a_reader_waits_for_ever_for_what_is_lost_in_the_open_segment(killed: tuple[Path, Written]) -> None:
+    folder, _ = killed
+    log = open_spool(folder)
+    flip(segment(folder, 2), record_at(2) + RECORD_HEADER_BYTES)
+    last_whole = log.durable_seq - EVENTS
+    reader = log.reader()
+    assert list(reader.read(last_whole, closed_only=False)) == []
+    assert reader.skip_lost(last_whole, closed_only=False) == log.durable_seq
+    assert reader.skip_lost(last_whole) == last_whole
+    await log.close()
+
+
 async def test_two_readers_count_the_same_damage_twice(spool: tuple[Path, Written]) -> None:
     folder, _ = spool
     flip(segment(folder, 1), record_at(2) + RECORD_HEADER_BYTES)
