@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -63,14 +64,14 @@ def test_nothing_is_made_before_it_is_needed(folder):
 
 def test_file_is_synced_before_it_gets_its_name(folder, monkeypatch):
     steps = []
-    real_fsync, real_rename = os.fsync, os.rename
+    real_fsync, real_rename = os.fsync, Path.rename
 
     def fsync(fd):
         steps.append("sync folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "sync file")
         real_fsync(fd)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "rename", lambda *names: (steps.append("rename"), real_rename(*names)))
+    monkeypatch.setattr(Path, "rename", lambda *names: (steps.append("rename"), real_rename(*names)))
     new_spool(folder).write(Batch(LINES, 1))
     assert steps == ["sync file", "rename", "sync folder"]
 

@@ -208,7 +208,8 @@ class Delivery:
             self._report_drops()
             due = len(self.queue)
         while not self._closing.is_set() and (len(self.queue) >= size or due > 0):
-            batches = self._take(size)
+            # What goes to disk anyway goes there in few files.
+            batches = self._take(size if self._breaker.allows(self._clock()) else MAX_BATCH_EVENTS)
             due = due - sum(map(len, batches)) if batches else 0
             for batch in batches:
                 self._deliver(batch)

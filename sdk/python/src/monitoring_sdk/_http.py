@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import http.client
 import io
 import json
@@ -23,6 +24,10 @@ _WORTH_COMPRESSING = 1400
 _LARGEST_ANSWER = 4 * 1024 * 1024
 _STALE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 """How it shows that the server has closed a connection that we kept."""
+
+# Resolving a host's name imports this codec. Left to the sender, a fork in that very moment gives the child a lock of the import
+# system that nobody will ever release.
+codecs.lookup("idna")
 
 _RETRY = frozenset({408, 425, 429})
 _REFUSED = frozenset({400, 415, 422})
