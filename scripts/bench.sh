@@ -2,6 +2,7 @@
 # Run every benchmark, or those named, in an environment of its own that also holds the peers; one JSON object a benchmark.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-true}
 uv=$(command -v uv || echo .tools/bin/uv)
 stamp=.venv-bench/.fingerprint
 fingerprint=$(sha256sum requirements-bench.lock | cut -d' ' -f1)-$PWD
