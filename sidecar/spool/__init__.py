@@ -11,6 +11,7 @@
 | `scan` | one segment file, record by record, past whatever is damaged |
 | `damage` | what was found damaged, kept aside and counted |
 | `segments` | names, order and ends of segment files |
+| `lock` | one writer a folder |
 | `identity` | the spool's id |
 | `checkpoint` | how far each reader has come |
 | `inspection` | looking into a spool from outside, for the command line |

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from typing import TYPE_CHECKING, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sidecar.spool.errors import SpoolError
 from sidecar.spool.filesystem import Filesystem, read_file, replace_file
-from sidecar.spool.format import FORMAT_VERSION
+from sidecar.spool.format import FORMAT_VERSION, SegmentHeader
+from sidecar.spool.segments import list_segments, read_segment_header
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,3 +48,32 @@ def write_spool_id(folder: Path, spool_id: str, filesystem: Filesystem) -> None:
     """Store the spool's identity durably. Raises OSError."""
     content = json.dumps({"spool_id": spool_id, "format": FORMAT_VERSION}).encode() + b"\n"
     replace_file(filesystem, folder / IDENTITY, content)
+
+
+def identify(folder: Path, filesystem: Filesystem) -> str:
+    """The id of the spool in `folder`, stored there durably: from `spool.json`, else from its segments, else a new one.
+
+    Raises SpoolError when a newer program has made the spool, OSError.
+    """
+    spool_id = read_spool_id(folder, filesystem)
+    if spool_id is not None:
+        return spool_id
+    spool_id = _id_in_segments(folder, filesystem)
+    if spool_id is not None:
+        logger.warning("spool %s: spool.json is missing or unreadable; its segments say that it is %s", folder, spool_id)
+    else:
+        spool_id = str(uuid4())
+    write_spool_id(folder, spool_id, filesystem)
+    return spool_id
+
+
+def _id_in_segments(folder: Path, filesystem: Filesystem) -> str | None:
+    for file in list_segments(filesystem, folder):
+        fd = filesystem.open(file.path, os.O_RDONLY)
+        try:
+            header = read_segment_header(filesystem, fd)
+        finally:
+            filesystem.close(fd)
+        if isinstance(header, SegmentHeader):
+            return str(header.spool_id)
+    return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import queue
 import threading
 import time
@@ -20,20 +19,18 @@ from typing import TYPE_CHECKING, Any
 from sidecar.spool.admission import Admission, SpoolConfig
 from sidecar.spool.checkpoint import CHECKPOINTS, inspect_checkpoint, list_checkpoints, load_checkpoint, store_checkpoint
 from sidecar.spool.damage import DamageLedger
-from sidecar.spool.errors import SpoolBusy, SpoolLocked, SpoolUnavailable
-from sidecar.spool.filesystem import DISK, Filesystem, write_all
-from sidecar.spool.format import MAX_RECORD_BYTES, RECORD_HEADER_BYTES, Flags, SegmentHeader, ShedClass
-from sidecar.spool.identity import read_spool_id, write_spool_id
+from sidecar.spool.errors import SpoolBusy, SpoolUnavailable
+from sidecar.spool.filesystem import DISK, Filesystem
+from sidecar.spool.format import MAX_RECORD_BYTES, RECORD_HEADER_BYTES, Flags, ShedClass
+from sidecar.spool.identity import identify
 from sidecar.spool.journal import Entry, Journal
+from sidecar.spool.lock import take_lock
 from sidecar.spool.reader import SpoolReader
 from sidecar.spool.recovery import GROUP_BYTES, recover
-from sidecar.spool.segments import SEGMENTS, list_segments, read_segment_header
+from sidecar.spool.segments import SEGMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
-
-LOCK = "spool.lock"
 
 __all__ = ["Flags", "SpoolConfig", "SpoolLog", "SpoolStats"]
 
@@ -137,13 +134,13 @@ class SpoolLog:
         try:
             for sub in (SEGMENTS, CHECKPOINTS):
                 filesystem.make_folder(folder / sub)
-            lock_fd = _take_lock(folder, filesystem)
+            lock_fd = take_lock(folder, filesystem)
         except OSError as error:
             raise SpoolUnavailable(
                 f"{folder}: {error.strerror or error}; check that the folder exists, is writable and has room"
             ) from error
         try:
-            spool_id = _identify(folder, filesystem)
+            spool_id = identify(folder, filesystem)
             ledger = DamageLedger(folder, filesystem)
             floor = max(list_checkpoints(folder, filesystem=filesystem).values(), default=0) + 1
             recovered = recover(folder, uuid.UUID(spool_id), floor, filesystem, ledger)
@@ -424,45 +421,6 @@ class SpoolLog:
 
     def _stop(self) -> bool:
         return False
-
-
-def _take_lock(folder: Path, filesystem: Filesystem) -> int:
-    path = folder / LOCK
-    fd = filesystem.open(path, os.O_RDWR | os.O_CREAT)
-    if not filesystem.lock(fd):
-        text = filesystem.read_at(fd, 32, 0).strip()
-        filesystem.close(fd)
-        raise SpoolLocked(folder, int(text) if text.isdigit() else None)
-    with contextlib.suppress(OSError):  # a full disk must not stop the start; only the name in an error message would be missing
-        filesystem.truncate(fd, 0)
-        write_all(filesystem, fd, [f"{os.getpid()}\n".encode()], 0)
-    return fd
-
-
-def _identify(folder: Path, filesystem: Filesystem) -> str:
-    """The spool's id: from `spool.json`, else from the segments, else a new one."""
-    spool_id = read_spool_id(folder, filesystem)
-    if spool_id is not None:
-        return spool_id
-    spool_id = _id_in_segments(folder, filesystem)
-    if spool_id is not None:
-        logger.warning("spool %s: spool.json is missing or unreadable; its segments say that it is %s", folder, spool_id)
-    else:
-        spool_id = str(uuid.uuid4())
-    write_spool_id(folder, spool_id, filesystem)
-    return spool_id
-
-
-def _id_in_segments(folder: Path, filesystem: Filesystem) -> str | None:
-    for file in list_segments(filesystem, folder):
-        fd = filesystem.open(file.path, os.O_RDONLY)
-        try:
-            header = read_segment_header(filesystem, fd)
-        finally:
-            filesystem.close(fd)
-        if isinstance(header, SegmentHeader):
-            return str(header.spool_id)
-    return None
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

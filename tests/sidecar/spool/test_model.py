@@ -232,6 +232,7 @@ QUICK = settings(max_examples=60, stateful_step_count=40, deadline=None, suppres
 FULL = settings(QUICK, max_examples=3000, stateful_step_count=80)
 
 
+@pytest.mark.timeout(900)
 def test_a_fault_or_power_cut_loses_or_invents_an_acknowledged_record() -> None:
     run_state_machine_as_test(SpoolModel, settings=QUICK)
 
