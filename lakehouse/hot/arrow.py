@@ -46,6 +46,9 @@ def stream(
     if worker is not None:
         try:
             reader = worker.execute(text)
+        except HotStoreTimeout:
+            worker.close()
+            raise
         except HotStoreError:
             worker.close()  # the server may have been restarted since: a new connection tells
             worker = None

@@ -15,6 +15,7 @@ from contract.request import EventRequest
 from contract.settings import Secret
 from lakehouse.config import HotConfig
 from lakehouse.hot import reader
+from lakehouse.hot.arrow import Sessions
 from lakehouse.hot.errors import HotStoreTimeout, HotStoreUnavailable
 from lakehouse.hot.writer import HotWriter, WriteResult
 from tests.lakehouse.hot.events import NOW, many, stored, value
@@ -142,3 +143,38 @@ async def test_a_lock_held_by_somebody_else_blocks_writing_for_ever(config: HotC
                 await writer.write(many(1))
             blocker.rollback()
             assert await writer.write(many(1)) == WriteResult(inserted=1)
+
+
+def test_a_kept_connection_that_died_fails_the_next_question(dsn: str) -> None:
+    request = EventRequest(start=NOW, end=NOW + timedelta(hours=1))
+    sessions = Sessions()
+    try:
+        assert list(reader.query(dsn, request, sessions=sessions)) == []
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            ended = connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'trackmate'"
+            ).fetchall()
+        assert ended == [(True,)]
+        assert list(reader.query(dsn, request, sessions=sessions)) == []
+    finally:
+        sessions.close()
+
+
+def test_a_statement_that_ran_too_long_runs_again_on_another_connection(dsn: str) -> None:
+    request, timeout = EventRequest(start=NOW, end=NOW + timedelta(hours=1)), timedelta(seconds=1)
+    sessions = Sessions()
+    try:
+        assert list(reader.query(dsn, request, timeout, sessions=sessions)) == []
+        with psycopg.connect(dsn) as blocker:
+            blocker.execute("LOCK TABLE trackmate.events IN ACCESS EXCLUSIVE MODE")
+            started = time.monotonic()
+            with pytest.raises(HotStoreTimeout):
+                list(reader.query(dsn, request, timeout, sessions=sessions))
+            waiting = (
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'trackmate'"
+            )
+            assert (blocker.execute(waiting.encode()).fetchone() or (None,))[0] <= 1
+            assert time.monotonic() - started >= 1
+    finally:
+        sessions.close()
