@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import signal
+import ssl
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,10 @@ class GatewayService(Service):
         now = dt.datetime.now(dt.UTC)
         self.plain = {name: self.tokens.add(name, scopes, sites, None, now) for name, (scopes, sites) in (tokens or {}).items()}
         gateway = {"listen": f"127.0.0.1:{self.port}", **sections.pop("gateway", {})}
+        self.verify: ssl.SSLContext | bool = True
+        if "tls" in gateway:
+            self.url = self.url.replace("http://", "https://")
+            self.verify = ssl.create_default_context(cafile=gateway["tls"]["certificate"])
         tree = {"gateway": gateway, "hot": {"dsn": dsn}, "lake": {"root": "./lake"}, **sections}
         self.config.write_text(json.dumps(tree))
         self.wait_ready = True
@@ -57,7 +62,7 @@ class GatewayService(Service):
     def client(self, token: str | None = None, **options: Any) -> httpx.Client:
         """An HTTP client that speaks for the token of this name."""
         headers = {"Authorization": f"Bearer {self.plain[token]}"} if token else {}
-        return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=30, **options)
+        return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=30, verify=self.verify, **options)
 
     def get(self, path: str, token: str | None = None, **parameters: Any) -> httpx.Response:
         """One GET."""

@@ -31,6 +31,7 @@ PARAMETERS: Final = frozenset(
         "max_staleness", "correlate", "tolerance",
     }
 )  # fmt: skip
+"""The parameters there are, beside entity.<key>; any other is an error and not silently left out."""
 _MAX_VALUES: Final = 100
 _MAX_TEXT: Final = 256
 

@@ -7,7 +7,9 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
+import httpx
 import pytest
 from fastapi import FastAPI
 
@@ -111,6 +113,20 @@ def test_sigterm_lets_a_request_in_progress_end_and_then_ends_with_zero(postgres
         sending.join(20)
         assert answers == [1]
         assert gateway.process.wait(20) == 0
+
+
+def test_with_a_certificate_only_tls_is_spoken(postgres15: Postgres15, tmp_path: Path):
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1", "-addext",
+         "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    tls = {"certificate": str(certificate), "key": str(key)}
+    with GatewayService(postgres15.fresh_database(), gateway={"tls": tls}) as gateway:
+        assert gateway.ingest([event()]).json()["inserted"] == 1
+        with pytest.raises(httpx.TransportError):
+            httpx.get(gateway.url.replace("https://", "http://") + "/health", trust_env=False)
 
 
 def test_a_taken_port_is_named_with_its_setting(postgres15: Postgres15):
