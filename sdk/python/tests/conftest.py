@@ -233,7 +233,7 @@ def run_program(sidecar: MisbehavingSidecar, spool_dir: Path, tmp_path: Path) ->
             f"def start():\n    m.initialize(**{settings!r})\n" + program
         )
         return subprocess.Popen(
-            [sys.executable, "-W", "ignore:.*fork:DeprecationWarning", str(file)],
+            [sys.executable, "-W", "ignore::DeprecationWarning", str(file)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -375,3 +375,88 @@ def test_recovery_and_trouble_are_logged_once_each(initialize, sidecar, caplog, 
         eventually(lambda: len(sidecar.ids) == 5)
     assert caplog.text.count("does not take events") == 1
     assert caplog.text.count("takes events again") == 1
+
+
+@pytest.fixture
+def left_on_disk(initialize, sidecar):
+    """Four events of a client that found the sidecar dead, in one file; the sidecar is back."""
+    sidecar.stop()
+    initialize(sidecar__retries=0)
+    ids = emit(4)
+    m.close()
+    assert m.stats().spooled == 4
+    sidecar.start()
+    return ids
+
+
+def test_replay_splits_what_is_too_large(left_on_disk, initialize, sidecar, spool_dir, eventually):
+    sidecar.then({"status": 413}, {"reject": (0,)})
+    initialize()
+    eventually(lambda: m.stats().replayed == 3)
+    assert [len(request.events) for request in sidecar.requests] == [4, 2, 2]
+    assert sidecar.ids == left_on_disk[1:]
+    assert m.stats().rejected == 1
+    assert list(spool_dir.iterdir()) == []
+
+
+def test_replay_keeps_aside_what_is_refused(left_on_disk, initialize, sidecar, spool_dir, eventually):
+    sidecar.then({"status": 400})
+    initialize()
+    eventually(lambda: m.stats().failed == 4)
+    (aside,) = spool_dir.glob("*.refused")
+    assert [json.loads(line)["event_id"] for line in aside.read_bytes().splitlines()] == left_on_disk
+    more = emit(1)
+    assert m.flush(20)
+    assert sidecar.ids == more
+
+
+def test_replay_that_fails_gives_the_file_back(left_on_disk, initialize, sidecar, spooled_events, eventually):
+    sidecar.then({"status": 503}, {"cut": True})
+    initialize()
+    eventually(lambda: m.stats().replayed == 4)
+    assert sidecar.ids == left_on_disk
+    assert spooled_events() == []
+
+
+def test_many_files_are_replayed_without_holding_up_what_is_new(initialize, sidecar, spool_dir, eventually):
+    sidecar.stop()
+    initialize(sidecar__retries=0)
+    ids = []
+    for _ in range(60):
+        ids += emit(1)
+        assert m.flush(20)
+    m.close()
+    assert len(list(spool_dir.glob("*.jsonl"))) == 60
+    sidecar.start()
+    initialize(queue__batch_size=5)
+    new = emit(20)
+    assert m.flush(20)
+    eventually(lambda: set(sidecar.ids) == {*ids, *new})
+    eventually(lambda: m.stats().replayed == 60)
+    assert len(sidecar.ids) == 80
+
+
+def test_transport_that_raises_loses_nothing(eventually):
+    class Clumsy:
+        def __init__(self):
+            self.batches = []
+
+        def send(self, batch, timeout):
+            self.batches.append(batch.events())
+            if len(self.batches) == 1:
+                raise KeyError("a mistake")
+            return m.Answer(m.Outcome.ACCEPTED)
+
+        def interrupt(self):
+            return
+
+        def close(self):
+            return
+
+    transport = Clumsy()
+    m.initialize(app={"name": "a", "site_id": "s"}, transport=transport)
+    emit(3)
+    assert m.flush(20)
+    assert m.stats().sent == 3
+    m.close()
+    assert transport.batches[0] == transport.batches[1]

@@ -257,7 +257,7 @@ class Delivery:
     def _send(self, batch: Batch, attempts: int) -> Answer:
         """The answer to the last of up to `attempts` attempts; the breaker knows of it."""
         for attempt in range(attempts):
-            answer = self._transport.send(batch, self._patience())
+            answer = self._attempt(batch)
             if answer.outcome not in {Outcome.RETRY, Outcome.KEEP}:
                 if self._breaker.succeeded():
                     logger.info("monitoring_sdk: the sidecar at %s takes events again", self._settings.sidecar.url)
@@ -277,11 +277,15 @@ class Delivery:
             )
         return answer
 
-    def _patience(self) -> float:
+    def _attempt(self, batch: Batch) -> Answer:
         timeout = self._settings.sidecar.timeout
         if self._closing.is_set():
             timeout = min(timeout, max(0.05, self._deadline - self._clock()))
-        return timeout
+        try:
+            return self._transport.send(batch, timeout)
+        except Exception as error:  # transports come from outside too, and no batch may be lost with a mistake in one
+            logger.exception("monitoring_sdk: a mistake in the transport")
+            return Answer(Outcome.RETRY, f"{type(error).__name__}: {error}")
 
     def _accepted(self, batch: Batch, answer: Answer) -> None:
         if self.queue.settle(batch):

@@ -53,10 +53,6 @@ class Breaker:
         """Whether to try: always while closed, else one probe when the pause is over."""
         return self._failures == 0 or now >= self._open_until
 
-    def seconds_until_probe(self, now: float) -> float:
-        """How long to leave the sidecar alone."""
-        return max(0.0, self._open_until - now) if self._failures else 0.0
-
     def succeeded(self) -> bool:
         """Close; whether it was open."""
         was_open, self._failures = self._failures > 0, 0
