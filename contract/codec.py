@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import json
 import math
-import re
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import IntEnum
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any
 
 import msgspec
-import zstandard
-from msgspec import UNSET, Raw
+from msgspec import UNSET
 
-from contract import explain
+from contract import compression, explain, framing
 from contract.errors import InvalidBody, InvalidEvent
 from contract.event import Event
+from contract.framing import BodyFormat
 from contract.ids import is_uuid
 from contract.limits import (
     MAX_BATCH_EVENTS,
@@ -35,20 +31,6 @@ from contract.limits import (
     MAX_TIMESTAMP,
     MIN_TIMESTAMP,
 )
-
-
-class BodyFormat(IntEnum):
-    """How the events stand in a body; the numbers are stored in the spool and never change."""
-
-    ARRAY = 0
-    WRAPPED = 1
-    NDJSON = 2
-    SINGLE = 3
-
-
-JSON_TYPES: Final = frozenset({"application/json", "text/json"})
-NDJSON_TYPES: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
-ENCODINGS: Final = ("identity", "gzip", "zstd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,133 +63,11 @@ class Batch:
         if self.raw is None:
             message = "every event of this batch is valid: keep the body as received"
             raise ValueError(message)
-        return b"".join(_one_line(raw) + b"\n" for raw in self.raw)
+        return b"".join(framing.one_line(raw) + b"\n" for raw in self.raw)
 
-
-# --------------------------------------------------------------------------------------------------------- compression
-
-_ZSTD_MAX_WINDOW = 16 * 1024 * 1024
-_READ_SIZE = 256 * 1024
-
-
-def decompress(body: bytes, encoding: str | None) -> bytes:
-    """The body without its Content-Encoding (`gzip`, `zstd`, `identity` or None).
-
-    Never produces more than `MAX_BODY_BYTES`, however small the input.
-    Raises InvalidBody: 413 when the result is larger, 415 for another encoding, 400 when the data is corrupt.
-    """
-    match (encoding or "identity").strip().lower():
-        case "identity":
-            plain = body
-        case "gzip" | "x-gzip":
-            plain = _gunzip(body)
-        case "zstd":
-            plain = _unzstd(body)
-        case other:
-            raise InvalidBody(
-                415, "unsupported_encoding", f"Content-Encoding '{other}' is not supported: use {', '.join(ENCODINGS)}"
-            )
-    if len(plain) > MAX_BODY_BYTES:
-        raise too_large()
-    return plain
-
-
-def too_large() -> InvalidBody:
-    """The answer to a body over the limit."""
-    return InvalidBody(
-        413,
-        "body_too_large",
-        f"the body is larger than {MAX_BODY_BYTES} bytes after decompression: send smaller batches",
-    )
-
-
-def _gunzip(body: bytes) -> bytes:
-    parts: list[bytes] = []
-    room = MAX_BODY_BYTES + 1
-    try:
-        while body and room > 0:
-            member = zlib.decompressobj(wbits=31)
-            part = member.decompress(body, room)
-            parts.append(part)
-            room -= len(part)
-            if room > 0 and not member.eof:
-                raise InvalidBody(400, "corrupt_encoding", "the gzip body ends too early")
-            body = member.unused_data
-    except zlib.error as error:
-        raise InvalidBody(400, "corrupt_encoding", f"the body is not valid gzip: {error}") from error
-    return b"".join(parts)
-
-
-def _unzstd(body: bytes) -> bytes:
-    parts: list[bytes] = []
-    room = MAX_BODY_BYTES + 1
-    try:
-        reader = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW).stream_reader(body, read_across_frames=True)
-        while room > 0 and (part := reader.read(min(room, _READ_SIZE))):
-            parts.append(part)
-            room -= len(part)
-    except zstandard.ZstdError as error:
-        raise InvalidBody(400, "corrupt_encoding", f"the body is not valid zstd: {error}") from error
-    plain = b"".join(parts)
-    if room > 0 and not _zstd_complete(body):
-        raise InvalidBody(400, "corrupt_encoding", "the zstd body ends too early")
-    return plain
-
-
-def _zstd_complete(body: bytes) -> bool:
-    """Whether the last frame ends where the body ends: the stream reader takes a cut frame for a short one."""
-    while body:
-        frame = zstandard.ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW).decompressobj()
-        frame.decompress(body)
-        if not frame.eof:
-            return False
-        body = frame.unused_data
-    return True
-
-
-# -------------------------------------------------------------------------------------------------------------- decoding
 
 _EVENT_DECODER = msgspec.json.Decoder(Event)
 _EVENTS_DECODER = msgspec.json.Decoder(list[Event])
-_RAWS_DECODER = msgspec.json.Decoder(list[Raw])
-
-
-class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
-    events: Raw
-
-
-class _Probe(msgspec.Struct):
-    events: Raw | msgspec.UnsetType = UNSET
-
-
-_ENVELOPE_DECODER = msgspec.json.Decoder(_Envelope)
-_PROBE_DECODER = msgspec.json.Decoder(_Probe)
-
-
-def body_format(body: bytes, content_type: str | None) -> BodyFormat:
-    """How the events stand in this (decompressed) body.
-
-    Raises InvalidBody: 415 for another Content-Type than JSON or NDJSON, 400 when a JSON body is neither array nor object.
-    """
-    media_type = (content_type or "application/json").partition(";")[0].strip().lower()
-    if media_type in NDJSON_TYPES:
-        return BodyFormat.NDJSON
-    if media_type not in JSON_TYPES:
-        raise InvalidBody(
-            415,
-            "unsupported_media_type",
-            f"Content-Type '{media_type}' is not supported: use application/json or application/x-ndjson",
-        )
-    match body.lstrip(b" \t\r\n")[:1]:
-        case b"[":
-            return BodyFormat.ARRAY
-        case b"{":
-            probe: _Probe = _guard(_PROBE_DECODER.decode, body)
-            return BodyFormat.SINGLE if probe.events is UNSET else BodyFormat.WRAPPED
-        case b"":
-            raise InvalidBody(400, "not_json", "the body is empty: send a JSON array of events, an object, or NDJSON")
-        case _:
-            raise InvalidBody(400, "not_json", 'the body must be a JSON array of events, {"events": [...]}, or one event')
 
 
 def decode_batch(body: bytes, content_type: str | None) -> Batch:
@@ -217,20 +77,13 @@ def decode_batch(body: bytes, content_type: str | None) -> Batch:
     415 another Content-Type.
     """
     if len(body) > MAX_BODY_BYTES:
-        raise too_large()
-    layout = body_format(body, content_type)
-    text = _unwrap(body) if layout is BodyFormat.WRAPPED else body
+        raise compression.too_large()
+    layout = framing.body_format(body, content_type)
+    text = framing.unwrap(body) if layout is BodyFormat.WRAPPED else body
     events = _decode_fast(text, layout)
     if events is not None:
         return Batch(events, [], layout)
     return _decode_each(text, layout)
-
-
-def _unwrap(body: bytes) -> bytes:
-    events = bytes(_guard(_ENVELOPE_DECODER.decode, body).events)
-    if not events.startswith(b"["):
-        raise InvalidBody(400, "bad_envelope", "'events' must be an array of events")
-    return events
 
 
 def decode_event(raw: bytes) -> Event:
@@ -248,42 +101,6 @@ def decode_event(raw: bytes) -> Event:
         raise _too_deep() from error
     _check_rest(event, raw)
     return event
-
-
-def split_ndjson(body: bytes, layout: BodyFormat) -> bytes:
-    """The events of an accepted (decompressed) body as NDJSON: each event's own text on a line of its own."""
-    match layout:
-        case BodyFormat.NDJSON:
-            return body if body.endswith(b"\n") or not body else body + b"\n"
-        case BodyFormat.SINGLE:
-            return _one_line(body) + b"\n"
-        case BodyFormat.ARRAY:
-            raws = msgspec.json.decode(body, type=list[Raw])
-        case BodyFormat.WRAPPED:
-            raws = msgspec.json.decode(_ENVELOPE_DECODER.decode(body).events, type=list[Raw])
-    joined = b"\n".join(raws)
-    if joined.count(b"\n") != len(raws) - 1 or b"\r" in joined:
-        joined = b"\n".join(_one_line(bytes(raw)) for raw in raws)
-    return joined + b"\n" if raws else b""
-
-
-def _one_line(raw: bytes) -> bytes:
-    """JSON strings can't hold a raw line end, so every one stands between tokens and may become a space."""
-    return raw.strip(b" \t\r\n").replace(b"\n", b" ").replace(b"\r", b" ")
-
-
-def _guard(decode: Any, body: bytes) -> Any:
-    """Run a decoder over a whole body and turn what it raises into the answer for the whole body."""
-    try:
-        return decode(body)
-    except msgspec.ValidationError as error:
-        raise InvalidBody(
-            400, "bad_envelope", f"beside 'events' nothing else is allowed, and it must be an array: {error}"
-        ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidBody(400, "not_json", f"the body is not JSON: {error}") from error
-    except RecursionError as error:
-        raise InvalidBody(400, "too_deep", f"the body nests deeper than {MAX_DEPTH} levels") from error
 
 
 # ------------------------------------------------------------------------------------------------------------- fast path
@@ -325,19 +142,8 @@ def _beyond_doubt(events: list[Event], text: bytes, layout: BodyFormat) -> bool:
         and max(map(_timestamp, events)) < MAX_TIMESTAMP
         and (size <= MAX_MESSAGE_BYTES or not any(e.message and len(e.message) * 4 > MAX_MESSAGE_BYTES for e in events))
         and _attributes_plain([bytes(e.attributes) for e in events if e.attributes is not UNSET])
-        and (size <= MAX_EVENT_BYTES or _longest(text, layout) <= MAX_EVENT_BYTES)
+        and (size <= MAX_EVENT_BYTES or framing.longest(text, layout) <= MAX_EVENT_BYTES)
     )
-
-
-def _longest(text: bytes, layout: BodyFormat) -> int:
-    """Bytes of the longest event's own text."""
-    match layout:
-        case BodyFormat.NDJSON:
-            return max(map(len, text.split(b"\n")))
-        case BodyFormat.SINGLE:
-            return len(text)
-        case _:
-            return max(map(len, _RAWS_DECODER.decode(text)))
 
 
 def _ids_well_spelled(events: list[Event]) -> bool:
@@ -363,8 +169,6 @@ def _attributes_plain(attributes: list[bytes]) -> bool:
 
 # ------------------------------------------------------------------------------------------------------- event by event
 
-_WHITESPACE = re.compile(r"[ \t\r\n]*")
-
 
 def _decode_each(text: bytes, layout: BodyFormat) -> Batch:
     events: list[Event] = []
@@ -372,7 +176,7 @@ def _decode_each(text: bytes, layout: BodyFormat) -> Batch:
     rejected: list[Rejection] = []
     unreadable = 0
     index = -1
-    for index, raw in enumerate(_each_raw(text, layout)):
+    for index, raw in enumerate(framing.each_raw(text, layout)):
         if index >= MAX_BATCH_EVENTS:
             raise InvalidBody(
                 413, "too_many_events", f"the batch has more than {MAX_BATCH_EVENTS} events: send it in smaller batches"
@@ -389,93 +193,6 @@ def _decode_each(text: bytes, layout: BodyFormat) -> Batch:
     if layout is BodyFormat.NDJSON and unreadable and unreadable == index + 1:
         raise InvalidBody(400, "not_json", f"no line of the body is JSON; the first: {rejected[0].error}")
     return Batch(events, rejected, layout, kept if rejected else None)
-
-
-def _each_raw(text: bytes, layout: BodyFormat) -> Iterator[bytes]:
-    """Each event's own text, found without holding more than one of them decoded."""
-    match layout:
-        case BodyFormat.SINGLE:
-            yield text.strip(b" \t\r\n")
-        case BodyFormat.NDJSON:
-            yield from _each_line(text)
-        case _:
-            yield from _each_element(text)
-
-
-def _each_line(text: bytes) -> Iterator[bytes]:
-    start = 0
-    while start < len(text):
-        end = text.find(b"\n", start)
-        end = len(text) if end < 0 else end
-        line = text[start:end].strip(b" \t\r")
-        start = end + 1
-        if line:
-            yield line
-
-
-def _extent_only(text: str) -> int:
-    """A stand-in value: while the elements are told apart only their extent matters, and a huge number is slow to make."""
-    return len(text)
-
-
-_SCANNER = json.JSONDecoder(parse_constant=_extent_only, parse_float=_extent_only, parse_int=_extent_only)
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-
-
-def _each_element(body: bytes) -> Iterator[bytes]:
-    """The elements of a JSON array, told apart leniently: what is wrong inside one is that element's own error.
-
-    Raises InvalidBody when it is not an array at all.
-    """
-    text = body.decode(errors="surrogateescape")
-    position = _skip_space(text, _skip_space(text, 0) + 1)
-    if text[position : position + 1] == "]":
-        _expect_end(text, position + 1)
-        return
-    while True:
-        end = _element_end(text, position)
-        yield text[position:end].encode(errors="surrogateescape")
-        position = _skip_space(text, end)
-        match text[position : position + 1]:
-            case ",":
-                position = _skip_space(text, position + 1)
-            case "]":
-                _expect_end(text, position + 1)
-                return
-            case _:
-                raise InvalidBody(400, "not_json", f"the body is not JSON: expected ',' or ']' at character {position}")
-
-
-def _element_end(text: str, position: int) -> int:
-    try:
-        return _SCANNER.raw_decode(text, position)[1]
-    except ValueError as error:
-        raise InvalidBody(400, "not_json", f"the body is not JSON: {error}") from error
-    except RecursionError:
-        return _end_by_brackets(text, position)
-
-
-def _end_by_brackets(text: str, position: int) -> int:
-    """Where an element ends that nests too deep for the parser, found by counting brackets."""
-    depth = 0
-    for token in _STRING_OR_BRACKET.finditer(text, position):
-        if token[0] in "[{":
-            depth += 1
-        elif token[0] in "]}":
-            depth -= 1
-            if depth == 0:
-                return token.end()
-    raise InvalidBody(400, "not_json", "the body is not JSON: a bracket is never closed")
-
-
-def _skip_space(text: str, position: int) -> int:
-    match = _WHITESPACE.match(text, position)
-    return match.end() if match else position
-
-
-def _expect_end(text: str, position: int) -> None:
-    if _skip_space(text, position) != len(text):
-        raise InvalidBody(400, "not_json", f"the body is not JSON: something follows the array at character {position}")
 
 
 def _check_rest(event: Event, raw: bytes) -> None:

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Final
 
 from contract import codec
-from contract.codec import BodyFormat, Rejection
+from contract.codec import Rejection
 from contract.errors import InvalidBody
+from contract.framing import BodyFormat
 from contract.limits import MAX_EVENT_BYTES
 from sidecar.intake import Quarantine, Spool
 from sidecar.metrics import Metrics

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Protocol
 
-from contract import codec
+from contract import codec, compression, framing
 from contract.codec import Batch, Rejection
 from contract.errors import InvalidBody
 from contract.limits import MAX_BODY_BYTES
@@ -140,13 +140,16 @@ def judge_body(head: RequestHead) -> None:
 @lru_cache(maxsize=64)
 def _unsupported(content_type: str | None, encoding: str | None) -> tuple[str, str] | None:
     media_type = (content_type or "application/json").partition(";")[0].strip().lower()
-    if media_type not in codec.JSON_TYPES and media_type not in codec.NDJSON_TYPES:
+    if media_type not in framing.JSON_TYPES and media_type not in framing.NDJSON_TYPES:
         return (
             "unsupported_media_type",
             f"Content-Type '{media_type[:100]}' is not supported: use application/json or application/x-ndjson",
         )
-    if encoding and encoding not in codec.ENCODINGS and encoding != "x-gzip":
-        return "unsupported_encoding", f"Content-Encoding '{encoding[:100]}' is not supported: use {', '.join(codec.ENCODINGS)}"
+    if encoding and encoding not in compression.ENCODINGS and encoding != "x-gzip":
+        return (
+            "unsupported_encoding",
+            f"Content-Encoding '{encoding[:100]}' is not supported: use {', '.join(compression.ENCODINGS)}",
+        )
     return None
 
 
@@ -239,7 +242,7 @@ class Intake:
         accepted = len(batch.events)
         await self._quarantine.keep(batch.rejected, "sidecar")
         if accepted:
-            flags = Flags.of(None, codec.BodyFormat.NDJSON, self._class(batch))
+            flags = Flags.of(None, framing.BodyFormat.NDJSON, self._class(batch))
             await self._spool.append(batch.accepted_ndjson(), accepted, flags)
         self._metrics.accepted.inc(accepted)
         self._metrics.rejected.inc(len(batch.rejected))
@@ -259,7 +262,7 @@ class Intake:
 
 def _bound(size: int) -> None:
     if size > MAX_BODY_BYTES:
-        raise codec.too_large()
+        raise compression.too_large()
 
 
 async def _next_chunk(receive: Receive) -> tuple[bytes, bool]:
@@ -291,4 +294,4 @@ async def _read_body(length: int | None, receive: Receive, reservation: _Reserva
 
 
 def _decode(body: bytes, head: RequestHead) -> Batch:
-    return codec.decode_batch(codec.decompress(body, head.encoding), head.content_type)
+    return codec.decode_batch(compression.decompress(body, head.encoding), head.content_type)

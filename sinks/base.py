@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 import msgspec
 
 from contract import codec
-from contract.codec import BodyFormat
 from contract.errors import TrackMateError
 from contract.event import Event
+from contract.framing import BodyFormat
 from contract.limits import MAX_BATCH_EVENTS, MAX_BODY_BYTES
 
 RAISED_SHOWN: Final = 500

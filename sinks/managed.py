@@ -14,7 +14,7 @@ import msgspec
 import zstandard
 from msgspec import Meta
 
-from contract.codec import BodyFormat
+from contract.framing import BodyFormat
 from contract.limits import MAX_BATCH_EVENTS, MAX_BODY_BYTES
 from contract.settings import Secret
 from sinks.base import (

@@ -6,7 +6,7 @@ import asyncio
 
 from starlette.requests import Request
 
-from contract.codec import decompress, too_large
+from contract.compression import decompress, too_large
 from contract.limits import MAX_BODY_BYTES
 from federation.gateway.errors import ApiError
 

@@ -34,7 +34,7 @@ disk shows in the wrong file, a block of a deleted segment, or bytes that a clie
 pass for one. The header has a checksum of its own, so that a flipped length is found at once and a damaged body still
 tells how many events it held.
 
-**Flags**: bits 0-1 the body's encoding (0 none, 1 gzip, 2 zstd); bits 2-3 its format (`contract.codec.BodyFormat`: 0 array,
+**Flags**: bits 0-1 the body's encoding (0 none, 1 gzip, 2 zstd); bits 2-3 its format (`contract.framing.BodyFormat`: 0 array,
 1 wrapped, 2 NDJSON, 3 single); bits 4-5 what may be shed (0 normal, 1 only debug events, 2 only finish and error events).
 
 A segment ends where the next one begins: a record whose sequence is not below the next segment's first was never
@@ -52,7 +52,8 @@ from uuid import UUID
 
 import google_crc32c
 
-from contract.codec import BodyFormat, decompress, split_ndjson
+from contract.compression import decompress
+from contract.framing import BodyFormat, split_ndjson
 from contract.limits import MAX_BODY_BYTES
 
 SEGMENT_MAGIC: Final = b"TMSPOOL\0"

@@ -9,8 +9,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.codec import BodyFormat, decode_batch, decompress, split_ndjson
+from contract.codec import decode_batch
+from contract.compression import decompress
 from contract.errors import InvalidBody
+from contract.framing import BodyFormat, split_ndjson
 from contract.ids import uuid7
 from contract.limits import MAX_BATCH_EVENTS, MAX_BODY_BYTES
 

@@ -8,7 +8,8 @@ import dagster as dg
 import pytest
 import yaml
 
-from contract.codec import BodyFormat, decode_event
+from contract.codec import decode_event
+from contract.framing import BodyFormat
 from contract.ids import uuid7
 from lakehouse.config import HotConfig, LakeConfig
 from lakehouse.files import active_files

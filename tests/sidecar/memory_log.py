@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from contract.codec import BodyFormat
+from contract.framing import BodyFormat
 from sidecar.config import BackendSettings
 from sidecar.dead_letters import DeadLetters
 from sidecar.delivery import Delivery

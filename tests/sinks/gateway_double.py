@@ -11,7 +11,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-from contract import codec
+from contract import codec, compression, framing
 from contract.errors import InvalidBody
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -68,10 +68,10 @@ class GatewayDouble:
         if path != "/v1/ingest/managed":
             return 404, {}, b"{}"
         try:
-            batch = codec.decode_batch(codec.decompress(body, headers.get("Content-Encoding")), headers.get("Content-Type"))
+            batch = codec.decode_batch(compression.decompress(body, headers.get("Content-Encoding")), headers.get("Content-Type"))
         except InvalidBody as error:
             return error.status, {}, json.dumps({"error": {"code": error.code, "message": str(error)}}).encode()
-        plain = codec.split_ndjson(codec.decompress(body, headers.get("Content-Encoding")), batch.format)
+        plain = framing.split_ndjson(compression.decompress(body, headers.get("Content-Encoding")), batch.format)
         received = [json.loads(line) for line in plain.splitlines() if line.strip()]
         self.requests.append({"headers": headers, "body": body, "count": len(received), "at": time.monotonic()})
         if self.fault is not None and received:

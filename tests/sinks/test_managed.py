@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from contract.codec import BodyFormat
+from contract.framing import BodyFormat
 from contract.settings import Secret
 from sinks.base import SinkBatch, StoredBody, Throttled, Unavailable
 from sinks.http_answers import MAX_RETRY_AFTER, retry_after_seconds

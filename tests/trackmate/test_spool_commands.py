@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from contract.codec import BodyFormat
+from contract.framing import BodyFormat
 from sidecar.spool.admission import SpoolConfig
 from sidecar.spool.checkpoint import store_checkpoint
 from sidecar.spool.format import Flags

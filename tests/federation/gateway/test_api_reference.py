@@ -34,7 +34,7 @@ def test_a_form_is_missing_in_the_reference():
 def test_an_error_code_is_missing_in_the_reference():
     sources = [path.read_text() for folder in ("gateway", "adapters") for path in (ROOT / "federation" / folder).rglob("*.py")]
     sources += [(ROOT / "federation" / name).read_text() for name in ("auth.py", "limits.py")]
-    sources += [(ROOT / "contract" / "codec.py").read_text()]
+    sources += [(ROOT / "contract" / name).read_text() for name in ("codec.py", "compression.py", "framing.py")]
     raised = r'(?:ApiError\(\s*\w+,\s*|Denied\(\s*\d+,\s*|InvalidBody\(\s*\d+,\s*|TooMany\(\s*)"([a-z_]+)"'
     codes = {code for source in sources for code in re.findall(raised, source)}
     assert len(codes) > 20

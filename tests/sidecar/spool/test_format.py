@@ -12,7 +12,7 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 
-from contract.codec import BodyFormat
+from contract.framing import BodyFormat
 from sidecar.spool.damage import DamageLedger
 from sidecar.spool.filesystem import MAX_BUFFERS, Filesystem, write_all
 from sidecar.spool.format import (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.codec import BodyFormat
+from contract.framing import BodyFormat
 from sidecar.spool.admission import SpoolConfig
 from sidecar.spool.checkpoint import load_checkpoint, store_checkpoint
 from sidecar.spool.errors import SpoolBusy, SpoolLocked, SpoolShed, SpoolUnavailable
