@@ -230,6 +230,8 @@ def run_program(sidecar: MisbehavingSidecar, spool_dir: Path, tmp_path: Path) ->
             "import monitoring_sdk as m\n"
             "def say(*words):\n    print(*words, flush=True)\n"
             "def log(i=0):\n    return m.emit_event({'kind': 'log', 'name': 'x', 'attributes': {'i': i}})\n"
+            # One long sleep could miss a signal that comes just before it.
+            "def wait():\n    while True:\n        time.sleep(0.02)\n"
             f"def start():\n    m.initialize(**{settings!r})\n" + program
         )
         return subprocess.Popen(

@@ -83,7 +83,7 @@ with m.monitored_context('etch'):
     for i in range(300):
         log(i)
     say('ready')
-    time.sleep(60)
+    wait()
 """
     process = run_program(program, queue__flush_interval=30)
     assert process.stdout.readline() == "ready\n"
@@ -100,9 +100,7 @@ with m.monitored_context('etch'):
 
 
 def test_sigterm_goes_to_the_handler_that_was_there_before(run_program, sidecar):
-    program = (
-        "signal.signal(signal.SIGTERM, lambda *_: (say('mine'), sys.exit(5)))\nstart()\nlog(1)\nsay('ready')\ntime.sleep(60)\n"
-    )
+    program = "signal.signal(signal.SIGTERM, lambda *_: (say('mine'), sys.exit(5)))\nstart()\nlog(1)\nsay('ready')\nwait()\n"
     process = run_program(program, queue__flush_interval=30)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
@@ -117,7 +115,7 @@ def test_ignored_sigterm_stays_ignored(run_program, sidecar):
 
 
 def test_ctrl_c_is_a_keyboard_interrupt_as_ever(run_program, sidecar):
-    process = run_program("start()\nwith m.monitored_context('etch'):\n    log(1)\n    say('ready')\n    time.sleep(60)\n")
+    process = run_program("start()\nwith m.monitored_context('etch'):\n    log(1)\n    say('ready')\n    wait()\n")
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     _, err, _ = ended(process)
