@@ -348,11 +348,12 @@ def end_strays(variable: str, value: str) -> int:
     for process in strays:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-    _gone, alive = psutil.wait_procs(strays, timeout=_STRAY_SECONDS)
+    deadline = time.monotonic() + _STRAY_SECONDS
+    while (alive := [process for process in strays if _lives(process.pid)]) and time.monotonic() < deadline:
+        time.sleep(_POLL)
     for process in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(alive, timeout=_STRAY_SECONDS)
     return len(strays)
 
 
