@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -235,13 +240,25 @@ class _Demo:
     def _show_next(self) -> None:
         self._console.print()
         print_addresses(self._stack)
-        where = "" if self._stack.folder.root == DataFolder(DEFAULT_DATA).root else f" --data '{self._stack.folder.root}'"
-        example = "SELECT name, count(*) FROM silver.events GROUP BY name"
+        folder = self._stack.folder
+        default = folder.root == DataFolder(DEFAULT_DATA).root
+        config = "" if default else f" --config {shlex.quote(str(folder.trackmate_yaml))}"
+        data = "" if default else f" --data {shlex.quote(str(folder.root))}"
+        example = '"SELECT name, count(*) FROM silver.events GROUP BY name"'
+        program = _program()
         lines = (
-            "Try next:",
-            f'  trackmate sql "{example}"',
-            f"  trackmate status{where}",
-            "  trackmate ingest --suggest-mapping YOUR.csv",
-            f"  MONITORING_CONFIG='{self._stack.folder.sdk_yaml}' python your_program.py",
+            "Try next, in another terminal:",
+            f"  {program} sql {example}{config}",
+            f"  {program} status{data}",
+            f"  {program} ingest --suggest-mapping YOUR.csv",
+            f"  MONITORING_CONFIG={shlex.quote(str(folder.sdk_yaml))} python your_program.py",
         )
         self._console.print("\n".join(lines), markup=False)
+
+
+def _program() -> str:
+    """How this program is called from here: by its name where that is found, else by its path."""
+    if shutil.which("trackmate"):
+        return "trackmate"
+    beside = Path(sys.executable).with_name("trackmate")
+    return shlex.quote(os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside))
