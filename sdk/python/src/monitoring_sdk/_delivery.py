@@ -19,8 +19,9 @@ from monitoring_sdk._config import Settings
 from monitoring_sdk._counts import Counts, Stats
 from monitoring_sdk._limits import MAX_BATCH_EVENTS
 from monitoring_sdk._queue import EventQueue
+from monitoring_sdk._replay import Replay, note_rejections
 from monitoring_sdk._retry import Breaker, backoff
-from monitoring_sdk._spool import Claim, Spool
+from monitoring_sdk._spool import Spool
 from monitoring_sdk._transport import Answer, Outcome, Transport
 
 logger = logging.getLogger("monitoring_sdk")
@@ -31,8 +32,6 @@ LONGEST_WAIT = 10.0
 INTERRUPT_GRACE = 0.4
 """How long an interrupted sender has to put its batch on disk before `close` does it, in seconds."""
 
-_ORPHAN_INTERVAL = 15.0
-_REPLAY_FILES = 20
 _AFTER_BUG = 1.0
 
 
@@ -74,8 +73,7 @@ class Delivery:
         self._deadline = 0.0
         self._held: list[Batch] = []
         self._reports = 0
-        self._next_orphans = 0.0
-        self._more_to_replay = False
+        self._replay = None if spool is None else Replay(spool, self.queue, self.counts, settings.queue.batch_size)
 
     # --------------------------------------------------------------------------------------------- called by the program
 
@@ -179,7 +177,7 @@ class Delivery:
         interval = self._settings.queue.flush_interval
         due = self._clock() + interval
         while not self._closing.is_set():
-            if not self._more_to_replay:
+            if self._replay is None or not self._replay.has_more:
                 self._wait(due - self._clock())
             self._signalled = False
             flush, self._flush_asked = self._flush_asked, False
@@ -213,8 +211,9 @@ class Delivery:
             due = due - sum(map(len, batches)) if batches else 0
             for batch in batches:
                 self._deliver(batch)
-        if not self._closing.is_set():
-            self._replay()
+        if self._replay is not None and not self._closing.is_set():
+            now = self._clock()
+            self._replay.run(allowed=self._breaker.allows(now), now=now, send=self._send_once, is_closing=self._closing.is_set)
 
     def _take(self, limit: int) -> list[Batch]:
         def take() -> list[Batch]:
@@ -277,6 +276,9 @@ class Delivery:
             )
         return answer
 
+    def _send_once(self, batch: Batch) -> Answer:
+        return self._send(batch, 1)
+
     def _attempt(self, batch: Batch) -> Answer:
         timeout = self._settings.sidecar.timeout
         if self._closing.is_set():
@@ -290,18 +292,7 @@ class Delivery:
     def _accepted(self, batch: Batch, answer: Answer) -> None:
         if self.queue.settle(batch):
             self.counts.add("sent", len(batch) - len(answer.rejected))
-            self._note_rejections(answer)
-
-    def _note_rejections(self, answer: Answer) -> None:
-        if answer.rejected:
-            self.counts.add("rejected", len(answer.rejected))
-            first = answer.rejected[0]
-            logger.warning(
-                "monitoring_sdk: the sidecar refused %d event(s) and keeps them in quarantine; the first: %s: %s",
-                len(answer.rejected),
-                first.path,
-                first.error,
-            )
+            note_rejections(answer, self.counts)
 
     def _refused(self, batch: Batch, answer: Answer) -> None:
         """The sidecar will never take this batch: keep it aside."""
@@ -411,52 +402,3 @@ class Delivery:
                 self._put_away(batch)
             if self.queue.disk_failing:
                 return
-
-    # ---------------------------------------------------------------------------------------------------------- replaying
-
-    def _replay(self) -> None:
-        """Send what waits on disk, as long as nothing newer is due; a dead sidecar is probed with one file."""
-        self._more_to_replay = False
-        now = self._clock()
-        if self.spool is None or not self._breaker.allows(now):
-            return
-        waiting = self.spool.own()
-        try:
-            if now >= self._next_orphans:
-                self._next_orphans = now + _ORPHAN_INTERVAL
-                waiting = self.spool.orphans() + waiting
-            for done, path in enumerate(waiting):
-                if done == _REPLAY_FILES or len(self.queue) >= self._settings.queue.batch_size or self._closing.is_set():
-                    self._more_to_replay = not self._closing.is_set()
-                    self._next_orphans = now
-                    return
-                claim = self.spool.claim(path)
-                if claim is not None and not self._replay_file(claim, self.spool):
-                    return
-        except OSError as error:
-            logger.warning("monitoring_sdk: can't replay from %s now: %s", self.spool.folder, error)
-
-    def _replay_file(self, claim: Claim, spool: Spool) -> bool:
-        """Send one file; whether the sidecar took it or will never do."""
-        events = rejected = 0
-        waiting = list(claim.batches)
-        while waiting:
-            batch = waiting.pop(0)
-            answer = self._send(batch, 1)
-            if answer.outcome is Outcome.TOO_LARGE and len(batch) > 1:
-                waiting[:0] = batch.halves(seq_of=0)
-                continue
-            if answer.outcome in {Outcome.REFUSED, Outcome.TOO_LARGE}:
-                logger.error("monitoring_sdk: the sidecar refused %s for good: %s", claim.path.name, answer.detail)
-                self.counts.add("failed", len(batch))
-                claim.refuse()
-                return True
-            if answer.outcome is not Outcome.ACCEPTED:
-                spool.returned(claim)
-                return False
-            events += len(batch)
-            rejected += len(answer.rejected)
-            self._note_rejections(answer)
-        claim.done()
-        self.counts.add("replayed", events - rejected)
-        return True
