@@ -3,7 +3,7 @@
 A file is left out only when its statistics prove that no row in it matches; whatever is missing, rounded or cut short keeps it:
 
 - timestamps are kept in the log to the millisecond, so the largest is taken a millisecond later (and the smallest earlier);
-- text may be cut to a prefix, so the largest stands for everything that begins with it;
+- text may be cut to a prefix, so the largest stands for everything that begins with it, up to its first doubtful character;
 - NaN is in no statistics and DuckDB sorts it above every number, so "greater than" proves nothing about floats;
 - a float may have lost its last bit on its way through JSON, so both ends are widened by two units in the last place;
 - decimals (written as JSON numbers), nested and binary columns decide nothing.
@@ -12,6 +12,7 @@ A file is left out only when its statistics prove that no row in it matches; wha
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -23,6 +24,10 @@ import pyarrow as pa
 Operator = Literal["=", "<", "<=", ">", ">=", "in", "is null", "is not null"]
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
+_DOUBTFUL: Final = re.compile("[\ufffd-\U0010ffff]")
+"""Characters in a largest text that prove nothing: writers put one after a text that they cut, and those beyond U+FFFF come out
+of the log too small when JSON spelt them as a pair of escapes (arrow-rs joins the halves with OR)."""
+
 _EXACT_IN_DOUBLE: Final = 2**53
 
 
@@ -151,7 +156,10 @@ def _text(stats: ColumnStats) -> _Bounds:
 
     def reaches(i: int, value: str) -> bool:
         most = largest[i]
-        return most is None or (value if stats.exact else value[: len(most)]) <= most
+        if most is None or stats.exact:
+            return most is None or value <= most
+        stem = _DOUBTFUL.split(most, maxsplit=1)[0]
+        return value[: len(stem)] <= stem
 
     return _Bounds(
         at_least=reaches,
