@@ -11,19 +11,29 @@ import pty
 import subprocess
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
+from typer.testing import CliRunner
 
 from contract.errors import TrackMateError
 from lakehouse.config import LakeConfig
 from lakehouse.lake import Lake
 from tests.federation.engines.conftest import events
-from tests.trackmate.conftest import TRACKMATE, trackmate
+from tests.trackmate.conftest import TRACKMATE
+from trackmate.cli import app
 from trackmate.sql_command import parse_moment
 from trackmate.sql_prompt import complete
+
+
+class Outcome(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
 
 COUNT = "SELECT site_id, count(*) AS n FROM silver.events GROUP BY 1 ORDER BY 1"
 
@@ -39,6 +49,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = folder / "trackmate.yaml"
     file.write_text("hot: {dsn: 'postgresql://nobody@127.0.0.1:1/none'}\nlake: {root: ./lake}\n")
     return file
+
+
+def trackmate(*arguments: object, **environment: str) -> Outcome:
+    """Run the program in this process."""
+    done = CliRunner().invoke(app, list(map(str, arguments)), env=environment)
+    return Outcome(done.exit_code, done.stdout, done.stderr)
 
 
 def test_a_table_for_people_and_what_it_cost_on_standard_error(config: Path):
