@@ -151,7 +151,7 @@ def examine(
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = _parse(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(str(file), [Problem("", "there is no such file")]) from error
     except OSError as error:
@@ -163,6 +163,28 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(str(file), [Problem("", f"expected a mapping at the top, got {type(content).__name__}")])
     return content
+
+
+_HIDDEN: Final = re.compile("\ue000([0-9]+)\ue001")
+"""Two characters of the private use area, which mean nothing to YAML, around a variable's number."""
+
+
+def _parse(text: str) -> Any:
+    """YAML in which `${VAR}` needs no quotes, though its braces would mean something else inside `{...}`."""
+    variables: list[str] = []
+
+    def hide(found: re.Match[str]) -> str:
+        variables.append(found[0])
+        return f"\ue000{len(variables) - 1}\ue001"
+
+    def show(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {show(key): show(entry) for key, entry in value.items()}
+        if isinstance(value, list):
+            return [show(entry) for entry in value]
+        return _HIDDEN.sub(lambda found: variables[int(found[1])], value) if isinstance(value, str) else value
+
+    return show(yaml.safe_load(_VARIABLE.sub(hide, text)))
 
 
 def _interpolate(value: Any, environ: Mapping[str, str], path: str, problems: list[Problem]) -> Any:

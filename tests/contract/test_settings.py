@@ -92,3 +92,33 @@ def test_nonsense_is_read_as_a_size_or_duration(text):
         settings.parse_size(text)
     with pytest.raises(ValueError, match="expected a duration"):
         settings.parse_duration(text)
+
+
+def test_a_variable_in_a_flow_mapping_needs_quotes(tmp_path):
+    text = """
+hot: {dsn: postgresql://${DB_USER}:${DB_PASSWORD:-}@localhost/trackmate, retention: 30d}
+lake: {root: ${LAKE_ROOT}, storage_options: {key: "a ${LAKE_ROOT} b"}}
+"""
+    tree = load(tmp_path, text, {"DB_USER": "me", "LAKE_ROOT": "/lake"})
+    assert tree["hot"]["dsn"] == "postgresql://me:@localhost/trackmate"
+    assert tree["lake"] == {"root": "/lake", "storage_options": {"key": "a /lake b"}}
+
+
+PUBLISHED = """
+sidecar:
+  listen: 127.0.0.1:17000
+  tokens: []                                   # SHA-256 of accepted tokens; empty: loopback only
+  spool: {dir: /var/lib/trackmate/spool, max_bytes: 10GiB, segment_bytes: 64MiB, segment_age: 30s, high_water: 0.8}
+  adopt: [/tmp/sdk-spool]
+  shutdown_grace: 10s
+  backends:
+    - {name: managed, type: managed, priority: 1, config: {url: http://127.0.0.1:17080, token: ${TRACKMATE_TOKEN:-}}}
+    - {name: backup, type: filesystem, priority: 2, delivery: always, match: {}, config: {path: /data/monitoring, format: jsonl}}
+"""
+
+
+def test_the_published_sidecar_configuration_is_refused(tmp_path):
+    file = tmp_path / "sidecar.yaml"
+    file.write_text(PUBLISHED)
+    tree = settings.load("sidecar", file, env_prefix="TRACKMATE", environ={"TRACKMATE_TOKEN": "tm_x"})
+    assert tree["sidecar"]["backends"][0]["config"]["token"] == "tm_x"
