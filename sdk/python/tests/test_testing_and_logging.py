@@ -42,7 +42,7 @@ def test_recording_transport_stands_in_for_the_sidecar(tmp_path):
 @pytest.fixture
 def logger():
     # Of no tree, so that pytest does not capture it: it can't report a lone surrogate from a worker.
-    log = logging.Logger("fab.etch")
+    log = logging.Logger("fab.etch")  # noqa: LOG001
     handler = m.MonitoringHandler()
     log.addHandler(handler)
     log.setLevel(1)
