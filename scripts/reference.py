@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,20 +100,25 @@ def tables_page() -> str:
 
 def commands_page() -> str:
     """Every command's --help."""
-    from typer.main import get_command
     from typer.testing import CliRunner
 
-    from trackmate.cli import app
+    from trackmate.cli import COMMANDS, app
 
     runner = CliRunner(env={"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1"})
     rows = [NOTE, "# Commands\n"]
-    command = get_command(app)
-    names = sorted(command.list_commands(None))  # type: ignore[attr-defined]
-    for words in [[], *[[name] for name in names]]:
-        output = runner.invoke(app, [*words, "--help"]).output
+    paths = [path for lazy in sorted(COMMANDS, key=lambda lazy: lazy.name) for path in _command_paths(lazy.load(), [lazy.name])]
+    for words in [[], *paths]:
+        output = runner.invoke(app, [*words, "--help"], prog_name="trackmate").output
         text = "\n".join(line.rstrip() for line in output.strip().splitlines())
         rows += [f"## trackmate {' '.join(words)}".rstrip() + "\n", f"```\n{text}\n```\n"]
     return "\n".join(rows).rstrip() + "\n"
+
+
+def _command_paths(command: Any, path: list[str]) -> Iterator[list[str]]:
+    """The words that lead to a command and to every command below it."""
+    yield path
+    for name, inner in sorted(getattr(command, "commands", {}).items()):
+        yield from _command_paths(inner, [*path, name])
 
 
 PAGES = {"event.md": event_page, "configuration.md": configuration_page, "tables.md": tables_page, "commands.md": commands_page}
