@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ Rows = pa.Table | pa.RecordBatchReader | Callable[[], pa.RecordBatchReader]
 TARGET_FILE_BYTES: Final = 128 * 1024 * 1024
 ROW_GROUP_ROWS: Final = 131_072
 ATTEMPTS: Final = 12
+
+_ONE_AT_A_TIME: Final = threading.Lock()
+"""Threads of one process that write at once can block each other for ever inside delta-rs; processes can't."""
 
 _MARK: Final = "trackmate.write"
 """Under this name a commit carries the id of the attempt that made it."""
@@ -158,17 +162,18 @@ def _write_once(
         mark = str(uuid4())
         try:
             evolve(table, declared)
-            write_deltalake(
-                table,
-                conform(data() if callable(data) else data, declared),
-                **how,
-                target_file_size=TARGET_FILE_BYTES,
-                writer_properties=writer_properties(declared),
-                commit_properties=CommitProperties(
-                    custom_metadata={_MARK: mark},
-                    app_transactions=None if app_id is None else [Transaction(app_id, version)],
-                ),
-            )
+            with _ONE_AT_A_TIME:
+                write_deltalake(
+                    table,
+                    conform(data() if callable(data) else data, declared),
+                    **how,
+                    target_file_size=TARGET_FILE_BYTES,
+                    writer_properties=writer_properties(declared),
+                    commit_properties=CommitProperties(
+                        custom_metadata={_MARK: mark},
+                        app_transactions=None if app_id is None else [Transaction(app_id, version)],
+                    ),
+                )
         except CommitFailedError as error:
             if isinstance(data, pa.RecordBatchReader) or attempt == ATTEMPTS - 1:
                 raise ConcurrentWrite(name, error) from error

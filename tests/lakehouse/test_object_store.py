@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
+from multiprocessing import get_context
+from typing import Any
 
 import pytest
 
@@ -50,19 +52,21 @@ def test_a_step_gives_something_else_on_an_object_store(tmp_path, remote):
         assert here == there
 
 
+def write_from_a_host(config: LakeConfig, spool: str, events: list[dict[str, Any]]) -> None:
+    """Bring the events of one spool into the lake, beside whoever else does the same; a process stands for a host."""
+    lake = Lake(config, threads=1)
+    while bronze.spool_cursor(lake, spool) < len(events):
+        try:
+            bronze.append_spool(lake, spool, records(events, size=5), max_events=10)
+        except (StaleCursor, ConcurrentWrite):
+            continue
+
+
 def test_writers_on_two_hosts_double_or_lose_events(remote):
     events = [an_event(EPOCH + timedelta(seconds=n)) for n in range(60)]
     remote.table("bronze.events")
-
-    def work(spool: str) -> None:
-        while bronze.spool_cursor(remote, spool) < len(events):
-            try:
-                bronze.append_spool(remote, spool, records(events, size=5), max_events=10)
-            except (StaleCursor, ConcurrentWrite):
-                continue
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(work, ["a", "a", "b", "b"]))
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as hosts:
+        list(hosts.map(write_from_a_host, [remote.config] * 4, ["a", "a", "b", "b"], [events] * 4))
     rows = read(remote, "bronze.events", "SELECT source_id, source_seq FROM rows ORDER BY ALL")
     assert [(row["source_id"], row["source_seq"]) for row in rows] == [(spool, n) for spool in "ab" for n in range(1, 61)]
     silver.refresh_events(remote)
