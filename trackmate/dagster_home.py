@@ -14,6 +14,8 @@ _INSTANCE = """\
 # dagster.yaml: written when the folder was made; yours to change.
 telemetry:
   enabled: false
+nux:
+  enabled: false                      # no sign-up dialog over the first page
 
 # Runs wait in a queue; one run at a time writes a table (each table is a pool of its own).
 run_coordinator:
