@@ -78,7 +78,9 @@ def changed_days(context: dg.SensorEvaluationContext, site: Site) -> Answer:
     """Compute the days of gold that events have come for since they were computed, however old they are."""
     if _under_way(context, compute_gold.name):
         return dg.SkipReason("gold is being computed")
-    changed = {day for name in TABLES_WITH_CURSOR for day in gold.dirty_dates(site.lake, name).dates}
+    # What only time has made old (a tool still in its state) is computed along with the next events, not in a run of its own.
+    stands = [gold.dirty_dates(site.lake, name) for name in TABLES_WITH_CURSOR]
+    changed = {day for stand in stands if stand.version != stand.cursor for day in stand.dates}
     first, last = date.fromisoformat(FIRST_DAY), date.fromisoformat(daily.get_last_partition_key() or FIRST_DAY)
     within = sorted(day for day in changed if first <= day <= last)
     if not within:

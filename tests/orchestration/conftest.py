@@ -66,6 +66,11 @@ class SiteUnderTest:
             instance=self.instance, resources={"site": self.resource}, raise_on_error=False, **options
         )
 
+    def tick(self, sensor):
+        """The runs that a sensor asks for now."""
+        with dg.build_sensor_context(instance=self.instance, resources={"site": self.resource}) as context:
+            return sensor.evaluate_tick(context).run_requests or []
+
     def count(self, table, what="count(DISTINCT event_id)"):
         """One number from a table of the lake."""
         declared = self.lake.declaration(table)

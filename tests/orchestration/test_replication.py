@@ -50,20 +50,16 @@ def test_a_dead_hot_store_stops_the_spool_too(site, tmp_path):
 
 
 def test_sensors_ask_for_runs_when_there_is_nothing_to_do_or_none_when_there_is(site):
-    def tick(sensor):
-        with dg.build_sensor_context(instance=site.instance, resources={"site": site.resource}) as context:
-            return sensor.evaluate_tick(context).run_requests or []
-
-    assert tick(sensors.hot_store_transactions) == []
-    assert tick(sensors.changed_days) == []
+    assert site.tick(sensors.hot_store_transactions) == []
+    assert site.tick(sensors.changed_days) == []
     site.into_spool(make_events(3))
     site.into_hot_store(make_events(4))
-    assert len(tick(sensors.spool_segments)) == 1
-    assert len(tick(sensors.hot_store_transactions)) == 1
+    assert len(site.tick(sensors.spool_segments)) == 1
+    assert len(site.tick(sensors.hot_store_transactions)) == 1
     site.run("replicate")
-    assert tick(sensors.spool_segments) == []
-    assert tick(sensors.hot_store_transactions) == []
-    (request,) = tick(sensors.changed_days)
+    assert site.tick(sensors.spool_segments) == []
+    assert site.tick(sensors.hot_store_transactions) == []
+    (request,) = site.tick(sensors.changed_days)
     assert request.tags["dagster/asset_partition_range_end"] == datetime.now(UTC).date().isoformat()
 
 
@@ -76,17 +72,18 @@ def test_gold_is_not_computed_again_for_a_late_event(site):
 
     def compute():
         assert site.run("replicate").success
-        with dg.build_sensor_context(instance=site.instance, resources={"site": site.resource}) as context:
-            requests = sensors.changed_days.evaluate_tick(context).run_requests
         days = []
-        for request in requests:
+        for request in site.tick(sensors.changed_days):
             result = site.run("compute_gold", run_config=request.run_config, tags=request.tags)
             assert result.success
             days += [request.tags["dagster/asset_partition_range_start"], request.tags["dagster/asset_partition_range_end"]]
         return days
 
     site.into_hot_store(finish(today, "PumpError"))
+    state = {"from": "standby", "to": "productive"}
+    site.into_hot_store(make_events(1, moment=today, kind="state", entities={"tool": "etch-3"}, state=state))
     assert compute() == [today.date().isoformat()] * 2
+    assert site.tick(sensors.changed_days) == [], "nothing has come since"
     assert site.count("gold.error_pareto", "sum(events)") == 1
     site.into_hot_store(finish(old, "LateError"))
     assert old.date().isoformat() in compute()
