@@ -196,7 +196,7 @@ class Campaign:
 
         self._wait(replicated, "the lake to read the whole spool")
         # Once more from a standing start, so that silver has seen the last of bronze.
-        self.chain.parts["replicator"].stop()
+        self.chain.parts["replicator"].kill()
         done = subprocess.run(
             [sys.executable, "-m", "tests.conservation.replicator", "--once"],
             env=self.chain.parts["replicator"].env, capture_output=True, text=True, timeout=300,
