@@ -27,7 +27,7 @@ extensions:
 
 def collector() -> Path:
     """The collector's binary; a minute to build the first time."""
-    builder = go_binary(f"collector-builder-{VERSION}", "go.opentelemetry.io/collector/cmd/builder", VERSION)
+    builder = go_binary("collector-builder", "go.opentelemetry.io/collector/cmd/builder", VERSION)
     with cache_lock(f"collector-{VERSION}") as target:
         if not target.is_file():
             folder = Path(tempfile.mkdtemp(prefix="collector-", dir=CACHE))

@@ -42,7 +42,7 @@ class Toxiproxy(Service):
 
     def start(self) -> Self:
         """Build it once, start it, wait for its API."""
-        binary = go_binary(f"toxiproxy-{VERSION}", "github.com/Shopify/toxiproxy/v2/cmd/server", VERSION)
+        binary = go_binary("toxiproxy", "github.com/Shopify/toxiproxy/v2/cmd/server", VERSION)
         port = free_port()
         self.spawn([binary, "-host", "127.0.0.1", "-port", str(port)], ready=lambda: port_open(port))
         # Toxiproxy refuses what looks like a browser.
