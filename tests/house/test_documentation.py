@@ -55,3 +55,20 @@ def test_the_sdk_carries_another_schema_of_its_configuration_than_the_contract()
     copies = tracked("sdk/*config.schema.json")
     for copy in copies:
         assert copy.read_text() == (ROOT / "contract" / "config.schema.json").read_text(), copy
+
+
+COMMANDS = (ROOT / "docs" / "reference" / "commands.md").read_text()
+USES = [
+    (page.name, words, options)
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
+    for words, options in re.findall(r"(?:`|bin/)trackmate ([a-z]+(?: [a-z]+)?)((?: [^`\n#]*)?)", page.read_text())
+]
+
+
+@pytest.mark.parametrize(("page", "words", "options"), USES)
+def test_a_guide_uses_a_command_or_an_option_that_is_not_there(page, words, options):
+    name = words if f"## trackmate {words}\n" in COMMANDS else words.split()[0]
+    assert f"## trackmate {name}\n" in COMMANDS, f"{page}: trackmate {words}"
+    section = COMMANDS.partition(f"## trackmate {name}\n")[2].partition("\n## ")[0]
+    unknown = [option for option in re.findall(r"--[a-z-]+", options.partition('"')[0]) if option not in section]
+    assert unknown == [], f"{page}: trackmate {words}"

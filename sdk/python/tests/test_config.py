@@ -248,7 +248,8 @@ def test_every_keyword_of_the_schema_is_understood():
 
 
 def test_check_agrees_with_a_full_validator():
-    jsonschema = pytest.importorskip("jsonschema")
+    import jsonschema
+
     validator = jsonschema.Draft202012Validator(_config.schema())
     sdk = {"app": APP}
     documents = [
