@@ -164,9 +164,9 @@ def test_metrics_that_are_no_numbers_are_left_out_and_named(recorded):
 
 
 def test_numbers_of_numpy_are_numbers(recorded):
-    import numpy
+    import numpy as np
 
-    event = emit(recorded, metrics={"a": numpy.float32(1.5), "b": numpy.int64(7)}, attributes={"c": [numpy.int8(1)]})
+    event = emit(recorded, metrics={"a": np.float32(1.5), "b": np.int64(7)}, attributes={"c": [np.int8(1)]})
     assert event["metrics"] == {"a": 1.5, "b": 7}
     assert event["attributes"] == {"c": [1]}
 
