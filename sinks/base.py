@@ -77,6 +77,8 @@ class SinkLimits:
     max_events: int = MAX_BATCH_EVENTS
     max_bytes: int = MAX_BODY_BYTES
     """Bytes of NDJSON, each event with its line end."""
+    max_concurrency: int = 1
+    """How many calls of `deliver` the sink allows at once, for different batches; the router finds out how many pay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ class Sink(Protocol):
 
     A sink is made as `SinkClass(name, config)` where `config` is an instance of the class's own `Config` struct; making it does
     no I/O. The order of calls is `open`, then any of `deliver` and `check`, then `close`; after `close` it may be opened again.
-    `deliver` is never called twice at once. Delivering a batch twice must leave one copy wherever the system allows.
+    `deliver` is called at most `limits.max_concurrency` times at once, for batches that share no event. Delivering a batch twice must leave one copy wherever the system allows.
     """
 
     Config: ClassVar[type[msgspec.Struct]]

@@ -70,9 +70,9 @@ class Replay:
                 continue
             if answer.outcome in {Outcome.REFUSED, Outcome.TOO_LARGE}:
                 logger.error("monitoring_sdk: the sidecar refused %s for good: %s", claim.path.name, answer.detail)
+                claim.refuse()
                 self._counts.add("replayed", taken)
                 self._counts.add("failed", len(batch) + sum(map(len, waiting)))
-                claim.refuse()
                 return True
             if answer.outcome is not Outcome.ACCEPTED:
                 self._spool.returned(claim)
