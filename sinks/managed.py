@@ -7,9 +7,9 @@ The gateway takes the same bodies as the sidecar, so a body that is whole in the
 from __future__ import annotations
 
 import time
+from http import HTTPStatus
 from typing import Annotated, ClassVar, Final, Literal
 
-import httpx
 import msgspec
 import zstandard
 from msgspec import Meta
@@ -26,15 +26,15 @@ from sinks.base import (
     SinkLimits,
     Throttled,
     Unavailable,
-    describe,
     event_id_of,
 )
-from sinks.http_answers import phrase, retry_after_seconds
+from sinks.http_answers import Answer
+from sinks.http_client import HttpClient
+from sinks.tls import Tls
 
 INGEST_PATH: Final = "/v1/ingest/managed"
 _NDJSON: Final = "application/x-ndjson"
 _COMPRESS_FROM_BYTES: Final = 4096
-_ANSWER_SHOWN: Final = 300
 
 
 class ManagedConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -50,6 +50,8 @@ class ManagedConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Seconds of silence while the gateway works."""
     compression: Literal["zstd", "none"] = "none"
     """How batches that are joined here are compressed on the way; bodies passed on as received keep theirs."""
+    tls: Tls = msgspec.field(default_factory=Tls)
+    """For an https address: which certificates are trusted, and which one is shown."""
 
 
 class _Rejected(msgspec.Struct):
@@ -77,18 +79,19 @@ class ManagedSink:
         self.name = name
         self._config = config
         self._url = config.url.rstrip("/") + INGEST_PATH
-        self._client: httpx.AsyncClient | None = None
+        self._client: HttpClient | None = None
 
     async def open(self) -> None:
-        """Make the HTTP client; nothing is sent."""
+        """Make the HTTP client; nothing is sent. Raises Unavailable when a file of the `tls` block can't be used."""
         if self._client is None:
-            token = self._config.token.reveal()
-            self._client = httpx.AsyncClient(
-                headers={"Authorization": f"Bearer {token}"} if token else {},
-                timeout=httpx.Timeout(self._config.read_timeout, connect=self._config.connect_timeout),
-                limits=httpx.Limits(max_connections=2, max_keepalive_connections=1, keepalive_expiry=15),
-                follow_redirects=False,
-                trust_env=False,
+            token = self._config.token
+            self._client = HttpClient(
+                url=self._url,
+                tls=self._config.tls,
+                headers={"Authorization": f"Bearer {token.reveal()}"} if token else {},
+                secrets=[token],
+                connect_timeout=self._config.connect_timeout,
+                read_timeout=self._config.read_timeout,
             )
 
     async def deliver(self, batch: SinkBatch) -> DeliveryReport:
@@ -96,11 +99,11 @@ class ManagedSink:
         if batch.count == 0:
             return DeliveryReport(0)
         response = await self._post(*self._body(batch))
-        if response.is_success:
+        if response.ok:
             return self._report(batch, response)
-        if response.status_code in {400, 413, 422}:
+        if response.status in {400, 413, 422}:
             return await self._halve(batch, response)
-        if response.status_code == httpx.codes.FORBIDDEN and (refused := self._all_refused(batch, response)):
+        if response.status == HTTPStatus.FORBIDDEN and (refused := self._all_refused(batch, response)):
             return DeliveryReport(0, refused)
         raise self._failure(response)
 
@@ -109,7 +112,7 @@ class ManagedSink:
         started = time.perf_counter()
         try:
             response = await self._post(b"[]", {"Content-Type": "application/json"})
-            if not response.is_success and response.status_code != httpx.codes.BAD_REQUEST:
+            if not response.ok and response.status != HTTPStatus.BAD_REQUEST:
                 raise self._failure(response)
         except SinkError as error:
             return Health(False, str(error))
@@ -119,7 +122,7 @@ class ManagedSink:
         """Close the connection."""
         if self._client is not None:
             client, self._client = self._client, None
-            await client.aclose()
+            await client.close()
 
     def _body(self, batch: SinkBatch) -> tuple[bytes, dict[str, str]]:
         stored = batch.stored
@@ -133,23 +136,16 @@ class ManagedSink:
             return zstandard.ZstdCompressor(level=1).compress(body), {"Content-Type": _NDJSON, "Content-Encoding": "zstd"}
         return body, {"Content-Type": _NDJSON}
 
-    async def _post(self, body: bytes, headers: dict[str, str]) -> httpx.Response:
+    async def _post(self, body: bytes, headers: dict[str, str]) -> Answer:
         if self._client is None:
             raise Unavailable(f"backend '{self.name}' is not open")
-        try:
-            return await self._client.post(self._url, content=body, headers=headers)
-        except httpx.TimeoutException as error:
-            raise Unavailable(
-                f"{self._url} did not answer in time ({describe(error)}): is the gateway overloaded or hung?"
-            ) from error
-        except httpx.TransportError as error:
-            raise Unavailable(f"{self._url} can't be reached ({describe(error)}): is the gateway running there?") from error
+        return await self._client.request("POST", self._url, content=body, headers=headers)
 
-    def _report(self, batch: SinkBatch, response: httpx.Response) -> DeliveryReport:
+    def _report(self, batch: SinkBatch, response: Answer) -> DeliveryReport:
         try:
             answer = _ANSWER_DECODER.decode(response.content)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Unavailable(f"{self._url} answered {phrase(response.status_code)} without a count: is it a gateway?") from error
+            raise Unavailable(f"{self._url} answered {response.phrase} without a count: is it a gateway?") from error
         refused = _refused(batch, answer.rejected)
         if answer.accepted + len(refused) != batch.count:
             message = (
@@ -159,7 +155,7 @@ class ManagedSink:
             raise Unavailable(message)
         return DeliveryReport(answer.accepted, refused)
 
-    def _all_refused(self, batch: SinkBatch, response: httpx.Response) -> list[Refused]:
+    def _all_refused(self, batch: SinkBatch, response: Answer) -> list[Refused]:
         """The refusals when the gateway names every event as one that this token may not send; empty when it names none."""
         try:
             refused = _refused(batch, _ANSWER_DECODER.decode(response.content).rejected)
@@ -167,9 +163,9 @@ class ManagedSink:
             return []
         return refused if len(refused) == batch.count else []
 
-    async def _halve(self, batch: SinkBatch, response: httpx.Response) -> DeliveryReport:
+    async def _halve(self, batch: SinkBatch, response: Answer) -> DeliveryReport:
         if batch.count == 1:
-            reason = f"{phrase(response.status_code)}: {_shown(response)}"
+            reason = f"{response.phrase}: {response.shown()}"
             return DeliveryReport(0, [Refused(0, event_id_of(batch.lines[0]), reason)])
         middle = batch.count // 2
         first = await self.deliver(batch.subset(range(middle)))
@@ -190,9 +186,9 @@ class ManagedSink:
             first.message or second.message,
         )
 
-    def _failure(self, response: httpx.Response) -> SinkError:
-        status = response.status_code
-        wait = retry_after_seconds(response.headers.get("Retry-After"))
+    def _failure(self, response: Answer) -> SinkError:
+        status = response.status
+        wait = response.retry_after
         match status:
             case 401:
                 advice = "the token is missing, wrong, expired or revoked: set `token` of this backend to a valid one"
@@ -201,10 +197,10 @@ class ManagedSink:
             case 404 | 405:
                 advice = "there is no such route: does `url` name the gateway?"
             case 429:
-                return Throttled(f"{self._url} asks to wait ({phrase(status)})", wait)
+                return Throttled(f"{self._url} asks to wait ({response.phrase})", wait)
             case _:
-                advice = _shown(response) or "see the gateway's log"
-        return Unavailable(f"{self._url} answered {phrase(status)}: {advice}", wait)
+                advice = response.shown() or "see the gateway's log"
+        return Unavailable(f"{self._url} answered {response.phrase}: {advice}", wait)
 
 
 def _refused(batch: SinkBatch, rejected: list[_Rejected]) -> list[Refused]:
@@ -215,7 +211,3 @@ def _refused(batch: SinkBatch, rejected: list[_Rejected]) -> list[Refused]:
         for item in rejected
         if 0 <= item.index < batch.count
     ]
-
-
-def _shown(response: httpx.Response) -> str:
-    return " ".join(response.text.split())[:_ANSWER_SHOWN]
