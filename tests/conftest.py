@@ -7,9 +7,14 @@ from collections.abc import Iterator
 import hypothesis  # noqa: F401 - its pytest plugin imports it at the very end otherwise, where CPython 3.11 may trip over it
 import pytest
 
+from tests.services.kafka import KafkaService
+from tests.services.mariadb import MariaDb
+from tests.services.mongo import MongoService
 from tests.services.pglite import PgliteTimescale
 from tests.services.postgres import EmbeddedPostgresService, Postgres15
+from tests.services.rabbitmq import RabbitMq
 from tests.services.timescale import TimescaleApache
+from tests.services.toxiproxy import Toxiproxy
 from tests.services.versitygw import VersityGw
 
 
@@ -45,4 +50,39 @@ def versitygw() -> Iterator[VersityGw]:
 def pglite_timescale() -> Iterator[PgliteTimescale]:
     """TimescaleDB's community features, in WebAssembly."""
     with PgliteTimescale() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[KafkaService]:
+    """A Kafka broker."""
+    with KafkaService() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMq]:
+    """A RabbitMQ broker."""
+    with RabbitMq() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDb]:
+    """MariaDB."""
+    with MariaDb() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mongo() -> Iterator[MongoService]:
+    """What speaks MongoDB's protocol."""
+    with MongoService() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def toxiproxy() -> Iterator[Toxiproxy]:
+    """TCP proxies with faults."""
+    with Toxiproxy() as server:
         yield server

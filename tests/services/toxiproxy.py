@@ -51,9 +51,9 @@ class Toxiproxy(Service):
         )
         return self
 
-    def link(self, name: str, upstream_port: int) -> Link:
-        """A proxied connection to a loopback port."""
-        port = free_port()
+    def link(self, name: str, upstream_port: int, *, port: int | None = None) -> Link:
+        """A proxied connection to a loopback port; `port` is for a server that tells its clients where to come."""
+        port = port or free_port()
         body = {"name": name, "listen": f"127.0.0.1:{port}", "upstream": f"127.0.0.1:{upstream_port}", "enabled": True}
         self._api.post("/proxies", json=body).raise_for_status()
         return Link(self._api, name, port)
