@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import httpx
+from msgspec import Meta
 
 from contract.settings import Secret
 from sinks.base import Unavailable, describe
 from sinks.http_answers import Answer
 from sinks.network_errors import explain
 from sinks.tls import Tls, ssl_context
+
+HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^/@?#\s]+(/[^?#\s]*)?$")]
+"""An address of http or https without a credential in it, since messages show it; a credential has settings of its own."""
+
+Seconds = Annotated[float, Meta(gt=0)]
 
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 READ_TIMEOUT_SECONDS: Final = 25.0

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import hypothesis  # noqa: F401 - its pytest plugin imports it at the very end otherwise, where CPython 3.11 may trip over it
 import pytest
 
+from tests.services.elasticsearch import Elasticsearch
 from tests.services.kafka import KafkaService
 from tests.services.mariadb import MariaDb
 from tests.services.mongo import MongoService
+from tests.services.moto import Moto
 from tests.services.pglite import PgliteTimescale
 from tests.services.postgres import EmbeddedPostgresService, Postgres15
 from tests.services.rabbitmq import RabbitMq
@@ -85,4 +87,18 @@ def mongo() -> Iterator[MongoService]:
 def toxiproxy() -> Iterator[Toxiproxy]:
     """TCP proxies with faults."""
     with Toxiproxy() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Moto]:
+    """SQS, CloudWatch and CloudWatch Logs."""
+    with Moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def elasticsearch() -> Iterator[Elasticsearch]:
+    """Elasticsearch with security on."""
+    with Elasticsearch() as server:
         yield server
