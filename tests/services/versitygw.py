@@ -13,8 +13,9 @@ class VersityGw(Service):
 
     name = "versitygw"
 
-    def __init__(self) -> None:
+    def __init__(self, *, read_only: bool = False) -> None:
         super().__init__()
+        self._options = ["--readonly"] if read_only else []
         self.access_key_id = "tests"
         self.secret_access_key = secrets.token_hex(16)
         self.port = free_port()
@@ -43,7 +44,7 @@ class VersityGw(Service):
         sidecars = self.folder / "metadata"
         sidecars.mkdir()
         self.spawn(
-            [program, "--port", f"127.0.0.1:{self.port}", "posix", "--sidecar", sidecars, self.buckets],
+            [program, "--port", f"127.0.0.1:{self.port}", *self._options, "posix", "--sidecar", sidecars, self.buckets],
             ready=lambda: port_open(self.port),
             env={"ROOT_ACCESS_KEY": self.access_key_id, "ROOT_SECRET_KEY": self.secret_access_key},
         )
