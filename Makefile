@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 RUN := .venv/bin
 
-.PHONY: help setup demo test test-full lint format bench docs lock clean
+.PHONY: help setup demo test test-full lint format conformance bench docs lock clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ lint: setup ## Check style, types and the direction of imports
 format: setup ## Format the code
 	@$(RUN)/ruff check --fix-only .
 	@$(RUN)/ruff format .
+
+conformance: setup ## Run the conformance suite in every language and write its matrix into the docs
+	@$(RUN)/python -m pytest sdk/conformance -n 4 --conformance-matrix
 
 bench: setup ## Run the benchmarks against their peers; prints JSON
 	@scripts/bench.sh

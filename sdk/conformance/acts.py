@@ -78,7 +78,7 @@ class Acts(Stage):
     def step_initialize(self, changes: dict[str, Any] | None, step: Mapping[str, Any]) -> None:
         """Initialize with the settings of a quick test, changed below `sdk` as given."""
         settings = {
-            "sidecar": {"url": self.url, "spool_dir": str(self.spool), "timeout": 5.0},
+            "sidecar": {"url": self.url or f"http://127.0.0.1:{free_port()}", "spool_dir": str(self.spool), "timeout": 5.0},
             "queue": {"flush_interval": 0.05},
             "app": dict(APP),
         }

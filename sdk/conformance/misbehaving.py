@@ -44,8 +44,8 @@ class MisbehavingSidecar:
     """A real HTTP server whose next answers are scripted; without a script it answers by `default`, which accepts.
 
     An answer is a dict: `status`, `headers`, `body` (bytes or text); `wait` seconds before it; `cut` without any answer;
-    `cut_after` that many bytes of it; `raw` bytes in place of HTTP; `drip` seconds between its bytes; `hang` until the test ends; `lose`
-    the answer of a request that was accepted; `reject` the events of these places.
+    `cut_after` that many bytes of it; `raw` bytes in place of HTTP; `drip` seconds between its bytes; `hang` until the test
+    ends; `lose` the answer of a request that was accepted; `reject` the events of these places.
     """
 
     def __init__(self) -> None:
