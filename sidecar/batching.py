@@ -39,6 +39,10 @@ class Cut:
     """Events of the piece that the backend doesn't want."""
     oldest: datetime
     """When the first event of the piece was received."""
+    unreadable: int = 0
+    """Events of records that can't be opened; they are passed over."""
+    full: bool = False
+    """Whether the log went on when the piece was cut: it holds as much as one delivery takes."""
 
     @property
     def last_seq(self) -> int:
@@ -46,10 +50,13 @@ class Cut:
         return self.batch.last_seq
 
 
-def next_cut(source: Source, after_seq: int, limits: SinkLimits, wanted: Callable[[bytes], bool] | None) -> Cut | None:
+def next_cut(
+    source: Source, after_seq: int, limits: SinkLimits, wanted: Callable[[bytes], bool] | None, durable_seq: int
+) -> Cut | None:
     """The events after `after_seq`, as many as one delivery takes; None when there is none. Blocking I/O.
 
-    A record that is whole, alone and wanted in full keeps its body as received. Raises OSError.
+    `durable_seq` is the last event that the log had before. A record that is whole, alone and wanted in full keeps its body as
+    received. Raises OSError.
     """
     piece = _Piece(after_seq, limits, wanted)
     for record in source.read(after_seq, limits.max_events, min(JOINED_BYTES, limits.max_bytes), closed_only=False):
@@ -65,7 +72,7 @@ def next_cut(source: Source, after_seq: int, limits: SinkLimits, wanted: Callabl
         seqs=piece.seqs,
         stored=piece.stored,
     )
-    return Cut(batch, piece.skipped, piece.oldest)
+    return Cut(batch, piece.skipped, piece.oldest, piece.unreadable, full=durable_seq > piece.position)
 
 
 class _Piece:
@@ -76,6 +83,7 @@ class _Piece:
         self.lines: list[bytes] = []
         self.seqs: list[int] = []
         self.skipped = 0
+        self.unreadable = 0
         self.oldest: datetime | None = None
         self.stored: StoredBody | None = None
         self._limits = limits
@@ -89,6 +97,9 @@ class _Piece:
             return False
         self.oldest = self.oldest or record.received_time
         body = _lines(record)
+        if body is None:
+            self.unreadable += record.last_seq - max(self.position, record.seq - 1)
+            body = []
         first = max(0, self.position + 1 - record.seq)
         for index in range(first, len(body)):
             if not self._add(record.seq + index, body[index]):
@@ -112,9 +123,9 @@ class _Piece:
         return True
 
 
-def _lines(record: Record) -> list[bytes]:
-    """A record's events; one that was never a valid batch holds none, and its numbers are passed over."""
+def _lines(record: Record) -> list[bytes] | None:
+    """A record's events; None for one that was never a valid batch: its numbers are passed over."""
     try:
         return [line for line in record.ndjson().split(b"\n") if line.strip()]
     except InvalidBody:
-        return []
+        return None

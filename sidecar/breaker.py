@@ -39,7 +39,7 @@ class Breaker:
         return self.state is BreakerState.CLOSED
 
     def wait_seconds(self) -> float:
-        """How long to wait before the next try may begin; 0 when it may begin now."""
+        """How long to wait before the next try may begin; 0 when it may begin now, or when a probe's end decides."""
         if self.state is BreakerState.OPEN:
             return max(0.0, self._probe_at - self._clock())
         return 0.0
@@ -58,15 +58,28 @@ class Breaker:
         self._failures = 0
         self.state = BreakerState.CLOSED
 
-    def failed(self, retry_after: float | None = None) -> None:
-        """A try failed; `retry_after` seconds is what the system itself asked for."""
-        self._failures += 1
-        if self.state is BreakerState.HALF_OPEN or self._failures >= self._failures_to_open:
-            self.state = BreakerState.OPEN
-            self._probe_at = self._clock() + max(self._probe_interval, retry_after or 0.0)
+    def failed(self, retry_after: float | None = None, *, probe: bool = True) -> None:
+        """A try failed; `retry_after` seconds is what the system itself asked for.
 
-    def abandoned(self) -> None:
+        `probe` tells whether the try began as one. One that began earlier, among others at once, tells nothing new about a
+        system that is being probed, and doesn't put off the next probe unless the system asks for it.
+        """
+        self._failures += 1
+        asked = self._clock() + (retry_after or 0.0)
+        if self.state is BreakerState.CLOSED:
+            if self._failures >= self._failures_to_open:
+                self._open(asked)
+        elif self.state is BreakerState.OPEN:
+            self._probe_at = max(self._probe_at, asked)
+        elif probe:
+            self._open(asked)
+
+    def abandoned(self, *, probe: bool = True) -> None:
         """A try ended without an answer of the system (such as at shutdown): a probe may be made again at once."""
-        if self.state is BreakerState.HALF_OPEN:
+        if probe and self.state is BreakerState.HALF_OPEN:
             self.state = BreakerState.OPEN
             self._probe_at = self._clock()
+
+    def _open(self, asked: float) -> None:
+        self.state = BreakerState.OPEN
+        self._probe_at = max(self._clock() + self._probe_interval, asked)

@@ -50,6 +50,19 @@ class BackendSettings:
     config: msgspec.Struct = field(repr=False)
     stands_in_for: tuple[str, ...] = ()
     """For a fallback: the backends without which it takes over."""
+    concurrency: int | None = None
+    """Calls at once; None: found out from the latency, up to what the sink allows."""
+
+
+@dataclass(frozen=True)
+class TlsSettings:
+    """PEM files for TLS on the agent's own port."""
+
+    cert_file: Path
+    """The agent's certificate, followed by those between it and the authority."""
+    key_file: Path
+    client_ca_file: Path | None = None
+    """With it, a sender must show a certificate that one of these authorities signed."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,7 @@ class SidecarSettings:
     max_bytes_in_flight: int
     """Bytes of bodies that are held at once; beyond it senders are told to wait."""
     backends: tuple[BackendSettings, ...]
+    tls: TlsSettings | None = None
 
     @property
     def loopback(self) -> bool:
@@ -126,6 +140,7 @@ def from_tree(tree: Mapping[str, Any], *, base: Path, source: str) -> SidecarSet
         body_timeout=settings.parse_duration(tree.get("body_timeout", "30s")),
         max_bytes_in_flight=settings.parse_size(tree.get("max_bytes_in_flight", "48MiB")),
         backends=tuple(backends),
+        tls=_tls(tree.get("tls"), base),
     )
 
 
@@ -135,6 +150,10 @@ def _address(listen: str, problems: list[Problem]) -> tuple[str, int]:
     if not 0 < port < 65536:
         problems.append(Problem("sidecar.listen", f"expected a port from 1 to 65535, got {port}"))
     return host.strip("[]"), port
+
+
+def _tls(tree: Mapping[str, str] | None, base: Path) -> TlsSettings | None:
+    return None if tree is None else TlsSettings(**{key: base / Path(file).expanduser() for key, file in tree.items()})
 
 
 def _spool(tree: Mapping[str, Any], base: Path, problems: list[Problem]) -> SpoolSettings:
@@ -186,6 +205,7 @@ def _backends(trees: Sequence[Mapping[str, Any]], base: Path, problems: list[Pro
             continue
         config = _sink_config(index, tree, base, problems)
         if config is not None:
+            _check_concurrency(index, tree, problems)
             backends.append(
                 BackendSettings(
                     name=tree.get("name", tree["type"]),
@@ -196,10 +216,22 @@ def _backends(trees: Sequence[Mapping[str, Any]], base: Path, problems: list[Pro
                     timeout=settings.parse_duration(tree.get("timeout", "30s")),
                     probe_interval=settings.parse_duration(tree.get("probe_interval", "5s")),
                     config=config,
+                    concurrency=tree["concurrency"] if isinstance(tree.get("concurrency"), int) else None,
                 )
             )
     backends.sort(key=lambda backend: backend.priority)
     return [_with_primaries(backend, backends, problems) if backend.fallback else backend for backend in backends]
+
+
+def _check_concurrency(index: int, tree: Mapping[str, Any], problems: list[Problem]) -> None:
+    wanted, most = tree.get("concurrency"), registry.sink_class(tree["type"]).limits.max_concurrency
+    if isinstance(wanted, int) and wanted > most:
+        problems.append(
+            Problem(
+                f"sidecar.backends[{index}].concurrency",
+                f"a '{tree['type']}' backend takes at most {most} calls at once, got {wanted}",
+            )
+        )
 
 
 def _with_primaries(fallback: BackendSettings, backends: Sequence[BackendSettings], problems: list[Problem]) -> BackendSettings:

@@ -37,11 +37,11 @@ class Ledger:
     def add(self, fallback: str, first: int, last: int) -> None:
         """Note that `fallback` took `first`..`last`; durable on return. Raises OSError."""
         with self._lock:
-            known = self._stretches.setdefault(fallback, [])
-            if known and first <= known[-1].last + 1:
-                known[-1].last = max(known[-1].last, last)
-            else:
-                known.append(Stretch(first, last))
+            known = self._stretches.get(fallback, [])
+            touching = [s for s in known if s.first <= last + 1 and first <= s.last + 1]
+            merged = Stretch(min([first, *(s.first for s in touching)]), max([last, *(s.last for s in touching)]))
+            left = [s for s in known if s not in touching]
+            self._stretches[fallback] = sorted([*left, merged], key=lambda s: s.first)
             self._store()
 
     def settle(self, fallback: str, position: int) -> None:

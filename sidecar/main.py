@@ -9,16 +9,17 @@ import logging
 import signal
 import socket
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 import uvloop
-from granian.constants import HTTPModes, Interfaces
+from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from contract.errors import ConfigError, Problem, TrackMateError
-from sidecar import config, logs
+from sidecar import config, logs, tls
 from sidecar.config import SidecarSettings
 from sidecar.service import Sidecar
 
@@ -30,6 +31,8 @@ GC_YOUNG_OBJECTS: Final = 50_000
 """A decoded batch is hundreds of objects without cycles; looking for some after every few batches finds nothing."""
 
 SERVER_STOP_SECONDS: Final = 5.0
+THREADS: Final = 64
+"""At most; made when needed. Many, so that what hangs in one system's client library leaves some for the other backends."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +44,8 @@ def serve(config_path: Path, *, overrides: Mapping[str, Any] | None = None) -> N
     """
     settings = config.load(config_path, overrides=overrides)
     logs.configure()
+    if settings.tls is not None and (problems := tls.problems(settings.tls)):
+        raise ConfigError(settings.source, problems)
     _check_port(settings)
     gc.set_threshold(GC_YOUNG_OBJECTS, 20, 100)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -65,7 +70,10 @@ def _check_port(settings: SidecarSettings) -> None:
 
 
 async def _serve(settings: SidecarSettings, config_path: Path, overrides: Mapping[str, Any] | None) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="sidecar"))
     sidecar = Sidecar.open(settings)
+    files = settings.tls
     server = Server(
         sidecar.app,
         address=settings.host,
@@ -77,8 +85,12 @@ async def _serve(settings: SidecarSettings, config_path: Path, overrides: Mappin
         backlog=MAX_CONNECTIONS,
         backpressure=MAX_CONNECTIONS,
         log_enabled=False,
+        ssl_cert=None if files is None else files.cert_file,
+        ssl_key=None if files is None else files.key_file,
+        ssl_protocol_min=SSLProtocols.tls12,
+        ssl_ca=None if files is None else files.client_ca_file,
+        ssl_client_verify=files is not None and files.client_ca_file is not None,
     )
-    loop = asyncio.get_running_loop()
     stop, reload = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -92,6 +104,7 @@ async def _serve(settings: SidecarSettings, config_path: Path, overrides: Mappin
         "listening",
         extra={
             "address": f"{settings.host}:{settings.port}",
+            "tls": files is not None,
             "spool": str(settings.spool.dir),
             "backends": [b.name for b in settings.backends],
         },
@@ -121,12 +134,14 @@ async def _reload_when_told(
         told.clear()
         try:
             settings = await asyncio.to_thread(config.load, config_path, overrides=overrides)
+            await sidecar.reload(settings)
         except TrackMateError as error:
             problems = [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
             logger.error(  # noqa: TRY400 - the problems say it all
                 "the new configuration is wrong; the old one stays in force",
                 extra={"file": str(config_path), "problems": problems},
             )
+        except Exception:
+            logger.exception("the new configuration could not be taken", extra={"file": str(config_path)})
         else:
-            await sidecar.reload(settings)
             logger.info("took the new configuration", extra={"backends": [backend.name for backend in settings.backends]})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
@@ -21,6 +21,8 @@ class BackendMetrics:
         self.retried = owner.retried.labels(backend)
         self.refused = owner.refused.labels(backend)
         self.skipped = owner.skipped.labels(backend)
+        self.unreadable = owner.unreadable.labels(backend)
+        self.bytes = owner.delivered_bytes.labels(backend)
         self.seconds = owner.delivery_seconds.labels(backend)
         self.breaker = owner.breaker_state.labels(backend)
 
@@ -45,15 +47,22 @@ class Metrics:
             "sidecar_quarantined_events", "Events put into quarantine, from requests and adopted files"
         )
         self.adopted = self._counter("sidecar_adopted_events", "Events taken over from spool folders of SDKs")
-        self.shed = self._counter("sidecar_shed_events", "Events given up above the high-water mark because the site chose so")
         self.body_bytes = self._counter("sidecar_body_bytes", "Bytes of ingest bodies as received")
         self.failures = self._counter("sidecar_unexpected_failures", "Requests that failed for a reason nobody thought of")
         self.delivered = self._backend_counter("sidecar_delivered_events", "Events that the backend has")
         self.retried = self._backend_counter("sidecar_retried_events", "Events of deliveries that failed and are tried again")
         self.refused = self._backend_counter("sidecar_refused_events", "Events the backend refused for good: its dead letters")
         self.skipped = self._backend_counter("sidecar_unmatched_events", "Events the backend's match or delivery mode leaves out")
+        self.unreadable = self._backend_counter(
+            "sidecar_unreadable_events", "Events passed over because their record in the log can't be opened"
+        )
+        self.delivered_bytes = self._backend_counter("sidecar_delivered_bytes", "Bytes of the delivered events, as NDJSON")
         self.delivery_seconds = Histogram(
-            "sidecar_delivery_seconds", "Time of a delivery", ["backend"], buckets=_LATENCY_BUCKETS, registry=self.registry
+            "sidecar_delivery_seconds",
+            "Time of a call that delivers, whatever came of it",
+            ["backend"],
+            buckets=_LATENCY_BUCKETS,
+            registry=self.registry,
         )
         self.breaker_state = Gauge(
             "sidecar_breaker_state", "0 closed (works), 1 half-open (probing), 2 open (down)", ["backend"], registry=self.registry
@@ -68,9 +77,9 @@ class Metrics:
         observe: Callable[[float], None] = self.requests.labels(str(status)).observe
         return observe
 
-    def add_gauges(self, read: Callable[[], Iterable[tuple[str, str, dict[str, str], float]]]) -> None:
-        """Have `read` asked for (name, help, labels, value) whenever /metrics is."""
-        self.registry.register(_Gauges(read))
+    def add_readings(self, read: Callable[[], Iterable[tuple[str, str, dict[str, str], float]]]) -> None:
+        """Have `read` asked for (name, help, labels, value) whenever /metrics is; a name that ends in `_total` is a counter."""
+        self.registry.register(_Readings(read))
 
     def render(self) -> bytes:
         """Everything in the Prometheus text format."""
@@ -83,13 +92,14 @@ class Metrics:
         return Counter(name, text, ["backend"], registry=self.registry)
 
 
-class _Gauges(Collector):
+class _Readings(Collector):
     def __init__(self, read: Callable[[], Iterable[tuple[str, str, dict[str, str], float]]]) -> None:
         self._read = read
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        families: dict[str, GaugeMetricFamily] = {}
+    def collect(self) -> Iterable[CounterMetricFamily | GaugeMetricFamily]:
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for name, text, labels, value in self._read():
-            family = families.setdefault(name, GaugeMetricFamily(name, text, labels=list(labels)))
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            family = families.setdefault(name, kind(name, text, labels=list(labels)))
             family.add_metric(list(labels.values()), value)
         return families.values()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,8 @@ class Router:
         new_source: Callable[[], Source],
         new_sink: Callable[[BackendSettings], Sink] = open_sink,
         load_position: Callable[[str], int] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
     ) -> None:
         self._spool = spool
         self._log = log
@@ -51,6 +56,8 @@ class Router:
         self._new_source = new_source
         self._new_sink = new_sink
         self._load_position = load_position or (lambda name: load_checkpoint(spool, name))
+        self._clock = clock
+        self._rng = rng
         self._gate = PriorityGate()
         self._ledger = Ledger(spool)
         self._deliveries: dict[str, Delivery] = {}
@@ -62,45 +69,60 @@ class Router:
         """All of them, best priority first."""
         return sorted(self._deliveries.values(), key=lambda d: (d.settings.priority, d.settings.name))
 
+    @property
+    def ledger(self) -> Ledger:
+        """What fallbacks took and their primaries lack."""
+        return self._ledger
+
+    def primaries_of(self, fallback: BackendSettings) -> list[Delivery]:
+        """The deliveries that a fallback stands in for."""
+        return [self._deliveries[name] for name in fallback.stands_in_for if name in self._deliveries]
+
     def start(self, backends: Sequence[BackendSettings]) -> None:
         """Begin to deliver."""
         for backend in backends:
-            self._begin(backend)
+            self._begin(backend, self._new_sink(backend))
         self._bookkeeping = asyncio.create_task(self._settle_ledger(), name="fallback ledger")
 
     async def reload(self, backends: Sequence[BackendSettings], grace: float) -> None:
-        """Take new settings: what is unchanged goes on, the rest ends after the delivery under way (at most `grace` seconds)."""
+        """Take new settings: what is unchanged goes on, the rest ends after the calls under way (at most `grace` seconds).
+
+        A sink that can't be made raises TrackMateError, and nothing is changed.
+        """
         wanted = {backend.name: backend for backend in backends}
-        ended = [name for name, delivery in self._deliveries.items() if wanted.get(name) != delivery.settings]
-        await self._end(ended, grace)
-        for name, backend in wanted.items():
-            if name not in self._deliveries:
-                self._begin(backend)
+        kept = {name for name, delivery in self._deliveries.items() if wanted.get(name) == delivery.settings}
+        sinks = {name: self._new_sink(backend) for name, backend in wanted.items() if name not in kept}
+        for name in sinks.keys() - self._deliveries.keys():
+            self._begin(wanted[name], sinks[name])
+        await self._end([name for name, delivery in self._deliveries.items() if delivery.settings != wanted.get(name)], grace)
+        for name in sinks.keys() - self._deliveries.keys():
+            self._begin(wanted[name], sinks[name])
 
-    async def drain(self, grace: float) -> bool:
-        """Wait until every backend that works has everything, at most `grace` seconds; whether they have."""
-        busy = [delivery.caught_up() for delivery in self._deliveries.values()]
-        try:
+    async def drain(self, grace: float) -> None:
+        """Wait until every backend that works has everything, at most `grace` seconds."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(grace):
-                await asyncio.gather(*busy)
-        except TimeoutError:
-            return False
-        return True
+                await asyncio.gather(*(delivery.caught_up() for delivery in self._deliveries.values()))
 
-    async def stop(self, grace: float) -> None:
-        """End every delivery after the one under way, at most `grace` seconds; what is not delivered waits in the log."""
+    async def stop(self, grace: float) -> dict[str, int]:
+        """End every delivery after the calls under way, at most `grace` seconds; what is not delivered waits in the log.
+
+        Returns how many events wait for which backend. A fallback is owed nothing: what it doesn't take waits for its primaries.
+        """
         if self._bookkeeping is not None:
             self._bookkeeping.cancel()
             await asyncio.gather(self._bookkeeping, return_exceptions=True)
             self._bookkeeping = None
+        ended = self.deliveries
         await self._end(list(self._deliveries), grace)
+        return {d.settings.name: d.lag_events for d in ended if d.lag_events and not d.settings.fallback}
 
     def states(self) -> list[dict[str, Any]]:
         """Every backend as /health shows it; no secret is in it."""
         return [self._state(delivery) for delivery in self.deliveries]
 
     def _state(self, delivery: Delivery) -> dict[str, Any]:
-        settings, progress = delivery.settings, delivery.progress
+        settings, progress, concurrency = delivery.settings, delivery.progress, delivery.concurrency
         state: dict[str, Any] = {
             "name": settings.name,
             "type": settings.type,
@@ -114,6 +136,12 @@ class Router:
             "delivered": progress.delivered,
             "refused": progress.refused,
             "delivered_at": progress.delivered_at,
+            "latency_ms": None if progress.latency is None else round(progress.latency * 1000, 3),
+            "retry_at": delivery.retry_at,
+            "concurrency": concurrency.limit,
+            "concurrency_max": concurrency.maximum,
+            "in_flight": concurrency.in_flight,
+            "bytes_in_flight": delivery.flights.bytes,
             "error": progress.error,
             "error_at": progress.error_at,
         }
@@ -122,24 +150,26 @@ class Router:
             state["owed"] = [[stretch.first, stretch.last] for stretch in self._ledger.owed(settings.name)]
         return state
 
-    def _begin(self, backend: BackendSettings) -> None:
+    def _begin(self, backend: BackendSettings, sink: Sink) -> None:
         delivery = Delivery(
             backend,
-            self._new_sink(backend),
+            sink,
             log=self._log,
             source=self._new_source(),
             position=self._load_position(backend.name),
             dead=DeadLetters(self._spool, backend.name),
             metrics=self._metrics.backend(backend.name),
             gate=self._gate,
-            primaries=lambda: [self._deliveries[name] for name in backend.stands_in_for if name in self._deliveries],
+            primaries=lambda: self.primaries_of(backend),
             took_over=self._ledger.add,
+            clock=self._clock,
+            rng=self._rng,
         )
         self._deliveries[backend.name] = delivery
         self._tasks[backend.name] = asyncio.create_task(delivery.run(), name=f"backend {backend.name}")
 
     async def _end(self, names: Sequence[str], grace: float) -> None:
-        tasks = [self._tasks.pop(name) for name in names]
+        tasks = [self._tasks[name] for name in names]
         for name in names:
             self._deliveries[name].stop()
         if tasks:
@@ -148,7 +178,7 @@ class Router:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         for name in names:
-            del self._deliveries[name]
+            del self._deliveries[name], self._tasks[name]
 
     async def _settle_ledger(self) -> None:
         """Strike from the ledger what the primaries have by now."""
@@ -156,9 +186,9 @@ class Router:
             await asyncio.sleep(LEDGER_SECONDS)
             for delivery in self.deliveries:
                 if delivery.settings.fallback:
-                    primaries = [self._deliveries[n].position for n in delivery.settings.stands_in_for if n in self._deliveries]
-                    if primaries:
+                    positions = [primary.position for primary in self.primaries_of(delivery.settings)]
+                    if positions:
                         try:
-                            await asyncio.to_thread(self._ledger.settle, delivery.settings.name, min(primaries))
+                            await asyncio.to_thread(self._ledger.settle, delivery.settings.name, min(positions))
                         except OSError as error:
                             logger.warning("fallback ledger not stored", extra={"error": str(error)})

@@ -20,7 +20,7 @@ from sidecar.spool.errors import SpoolBusy, SpoolUnavailable
 from sidecar.spool.log import SpoolConfig, SpoolLog
 from sidecar.spool.quarantine import Quarantine
 
-_FIXED_UNTIL_RESTART: Final = ("host", "port", "spool", "body_timeout", "max_bytes_in_flight")
+_FIXED_UNTIL_RESTART: Final = ("host", "port", "tls", "spool", "body_timeout", "max_bytes_in_flight")
 
 STOP_SECONDS: Final = 0.5
 """What a delivery under way gets when `shutdown_grace` is over."""
@@ -48,7 +48,7 @@ class Sidecar:
         self._router = Router(settings.spool.dir, log, self._metrics, new_source=log.reader)
         self._adoption: asyncio.Task[None] | None = None
         self.app = SidecarApp(self._intake, Access(settings.tokens, settings.host), self._metrics, self.health)
-        self._metrics.add_gauges(self._gauges)
+        self._metrics.add_readings(self._readings)
 
     @classmethod
     def open(cls, settings: SidecarSettings) -> Sidecar:
@@ -83,17 +83,25 @@ class Sidecar:
             )
 
     async def reload(self, settings: SidecarSettings) -> None:
-        """Take new settings while running; what only a restart can change keeps its old value and is named in the log."""
+        """Take new settings while running; what only a restart can change keeps its old value and is named in the log.
+
+        Raises TrackMateError when a backend can't be made; then the old settings stay.
+        """
         old = self.settings
         fixed = [name for name in _FIXED_UNTIL_RESTART if getattr(settings, name) != getattr(old, name)]
         for name in fixed:
             logger.warning(
                 "this change needs a restart", extra={"setting": f"sidecar.{'listen' if name in {'host', 'port'} else name}"}
             )
-        self.settings = replace(settings, **{name: getattr(old, name) for name in fixed})
-        self.app.access = Access(self.settings.tokens, self.settings.host)
-        await self._router.reload(self.settings.backends, self.settings.shutdown_grace)
-        self._log.set_readers(_readers(self.settings))
+        new = replace(settings, **{name: getattr(old, name) for name in fixed})
+        # A new backend is declared before it begins, so that nothing is deleted under it; one that ends, after it has ended.
+        self._log.set_readers(dict.fromkeys([*_readers(old), *_readers(new)]))
+        try:
+            await self._router.reload(new.backends, new.shutdown_grace)
+            self.settings = new
+        finally:
+            self._log.set_readers(_readers(self.settings))
+        self.app.access = Access(new.tokens, new.host)
         await self._stop_adoption()
         self._start_adoption()
 
@@ -102,13 +110,12 @@ class Sidecar:
         self.app.ready = False
         grace = self.settings.shutdown_grace
         await self._stop_adoption()
-        drained = await self._router.drain(grace)
-        waiting = {delivery.settings.name: delivery.lag_events for delivery in self._router.deliveries if delivery.lag_events}
-        await self._router.stop(STOP_SECONDS)
+        await self._router.drain(grace)
+        waiting = await self._router.stop(STOP_SECONDS)
         self._intake.close()
         await self._quarantine.close()
         await self._log.close()
-        logger.info("stopped", extra={"drained": drained, "waiting": waiting})
+        logger.info("stopped", extra={"drained": not waiting, "waiting": waiting})
 
     def health(self) -> tuple[bool, Mapping[str, Any]]:
         """Whether events can be accepted, and the page that /health shows."""
@@ -145,15 +152,20 @@ class Sidecar:
             return str(error)
         return None
 
-    def _gauges(self) -> Iterator[tuple[str, str, dict[str, str], float]]:
+    def _readings(self) -> Iterator[tuple[str, str, dict[str, str], float]]:
         stats = self._log.stats()
         yield "sidecar_spool_bytes", "Bytes of segments on disk", {}, stats.bytes
         yield "sidecar_spool_max_bytes", "The hard bound of the spool", {}, stats.max_bytes
         yield "sidecar_spool_segments", "Segment files", {}, stats.segments
         yield "sidecar_spool_last_event", "Sequence number of the last durable event", {}, stats.durable_seq
-        yield "sidecar_spool_syncs", "Syncs since the start: how many batches share one", {}, stats.syncs
-        yield "sidecar_spool_damaged_events", "Events lost to damage on disk", {}, stats.damaged_events
-        yield "sidecar_spool_shed_events", "Events let go of to leave room, because the site chose so", {}, stats.shed_events
+        yield "sidecar_spool_syncs_total", "Syncs: how many batches share one", {}, stats.syncs
+        for reason, events in (("damaged", stats.damaged_events), ("shed", stats.shed_events)):
+            yield (
+                "sidecar_dropped_events_total",
+                "Events that are gone: damaged on disk, or shed to leave room",
+                {"reason": reason},
+                events,
+            )
         yield "sidecar_spool_busy", "1 above the high-water mark", {}, float(stats.busy)
         yield "sidecar_spool_failing", "1 while nothing can be made durable", {}, float(stats.failing is not None)
         yield "sidecar_body_bytes_in_flight", "Bytes of bodies held at this moment", {}, self._intake.budget.used
@@ -163,6 +175,9 @@ class Sidecar:
             labels = {"backend": delivery.settings.name}
             yield "sidecar_backend_lag_events", "Events that the backend has yet to get", labels, delivery.lag_events
             yield "sidecar_backend_lag_seconds", "Age of the oldest of them", labels, delivery.lag_seconds
+            yield "sidecar_concurrency_limit", "Calls that the backend may get at once", labels, delivery.concurrency.limit
+            yield "sidecar_calls_in_flight", "Calls under way", labels, delivery.concurrency.in_flight
+            yield "sidecar_bytes_in_flight", "Bytes of events on their way", labels, delivery.flights.bytes
 
     def _start_adoption(self) -> None:
         if self.settings.adopt:

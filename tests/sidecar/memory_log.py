@@ -143,8 +143,7 @@ def new_delivery(
         dead=DeadLetters(folder, settings.name),
         metrics=Metrics().backend(settings.name),
         gate=PriorityGate(),
-        rng=NoJitter(),
-        **options,
+        **{"rng": NoJitter(), **options},
     )
 
 

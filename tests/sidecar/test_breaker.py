@@ -11,7 +11,7 @@ INTERVAL, THRESHOLD = 5.0, 3
 
 
 class BreakerMachine(RuleBasedStateMachine):
-    """Tries begin and end in any way while time goes on; the model knows only what the docstring promises."""
+    """Several tries at once begin and end in any way while time goes on; the model knows only what the docstrings promise."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,48 +20,48 @@ class BreakerMachine(RuleBasedStateMachine):
         self.in_a_row = 0
         self.open_until: float | None = None
         self.probing = False
-        self.trying = False
+        self.tries: list[bool] = []
+        """Those under way, and whether each is the probe."""
 
     @rule(seconds=st.floats(0, 12))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
-    @precondition(lambda self: not self.trying)
     @rule()
     def begins(self) -> None:
-        allowed = self.open_until is None or self.now >= self.open_until
+        allowed = self.open_until is None or (self.now >= self.open_until and not self.probing)
         assert self.breaker.begin() is allowed
         if allowed:
-            self.trying = True
             self.probing = self.open_until is not None
+            self.tries.append(self.probing)
 
-    @precondition(lambda self: self.trying and self.probing)
-    @rule()
-    def a_second_probe_is_let_through(self) -> None:
-        assert not self.breaker.begin()
-
-    @precondition(lambda self: self.trying)
-    @rule()
-    def succeeds(self) -> None:
+    @precondition(lambda self: self.tries)
+    @rule(which=st.integers(0, 9))
+    def succeeds(self, which: int) -> None:
+        self.tries.pop(which % len(self.tries))
         self.breaker.succeeded()
-        self.in_a_row, self.open_until, self.trying, self.probing = 0, None, False, False
+        self.in_a_row, self.open_until, self.probing = 0, None, False
+        self.tries = [False] * len(self.tries)
 
-    @precondition(lambda self: self.trying)
-    @rule(retry_after=st.none() | st.floats(0, 20))
-    def fails(self, retry_after: float | None) -> None:
-        self.breaker.failed(retry_after)
+    @precondition(lambda self: self.tries)
+    @rule(which=st.integers(0, 9), retry_after=st.none() | st.floats(0, 20))
+    def fails(self, which: int, retry_after: float | None) -> None:
+        probe = self.tries.pop(which % len(self.tries))
+        self.breaker.failed(retry_after, probe=probe)
         self.in_a_row += 1
-        if self.probing or self.in_a_row >= THRESHOLD:
-            self.open_until = self.now + max(INTERVAL, retry_after or 0)
-        self.trying, self.probing = False, False
+        asked = self.now + (retry_after or 0)
+        if probe or (self.open_until is None and self.in_a_row >= THRESHOLD):
+            self.open_until, self.probing = max(self.now + INTERVAL, asked), False
+        elif self.open_until is not None and not self.probing:
+            self.open_until = max(self.open_until, asked)
 
-    @precondition(lambda self: self.trying)
-    @rule()
-    def is_abandoned(self) -> None:
-        self.breaker.abandoned()
-        if self.probing:
-            self.open_until = self.now
-        self.trying, self.probing = False, False
+    @precondition(lambda self: self.tries)
+    @rule(which=st.integers(0, 9))
+    def is_abandoned(self, which: int) -> None:
+        probe = self.tries.pop(which % len(self.tries))
+        self.breaker.abandoned(probe=probe)
+        if probe:
+            self.open_until, self.probing = self.now, False
 
     @invariant()
     def state_and_wait_fit(self) -> None:

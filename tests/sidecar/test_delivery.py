@@ -210,8 +210,8 @@ async def test_dead_system_costs_a_try_a_batch_instead_of_one_an_interval(tmp_pa
 async def test_retry_comes_before_the_system_asked_for_it(tmp_path: Path) -> None:
     log = MemoryLog()
     delivery = new_delivery(log, ScriptedSink(), tmp_path)
-    assert delivery._backoff(0, 30.0) >= 30.0
-    assert delivery._backoff(20, None) <= 30.0
+    assert delivery._sender._backoff(0, 30.0) >= 30.0
+    assert delivery._sender._backoff(20, None) <= 30.0
     assert all(NoJitter().uniform(0, 9) == 0 for _ in range(3))
 
 
