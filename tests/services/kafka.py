@@ -132,7 +132,7 @@ class KafkaService(Service):
             "inter.broker.listener.name": "PLAIN",
             "sasl.enabled.mechanisms": "PLAIN",
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": "User:ANONYMOUS;User:admin",
+            "super.users": "User:ANONYMOUS;User:admin;User:CN=admin",
             "log.dirs": self.folder / "data",
             "auto.create.topics.enable": "true",
             "num.partitions": 1,
@@ -157,7 +157,6 @@ class KafkaService(Service):
         settings["listener.name.mutual.ssl.client.auth"] = "required"
         settings["listener.name.mutual.ssl.truststore.type"] = "PEM"
         settings["listener.name.mutual.ssl.truststore.location"] = self.authority.file
-        settings["listener.name.mutual.ssl.principal.mapping.rules"] = "RULE:.*/admin/"
         return settings
 
     def _key_store(self, listener: str, certificate: Certificate) -> Path:
