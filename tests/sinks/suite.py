@@ -31,7 +31,7 @@ class Target(Protocol):
     has_credential: bool
     has_server: bool
 
-    # `takes(item)` is for a system that can't hold every golden event: false for those that it refuses, which its own tests prove.
+    # `takes(item)` is for a system that can't hold every golden event: false for those that it refuses, as its own tests show.
     # `deduplicates = False` is for a system that can't know a repetition: there, a batch delivered twice may leave equal copies.
 
     def sink(self, *, credential: str | None = None) -> Sink:
