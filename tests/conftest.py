@@ -18,6 +18,7 @@ from tests.services.rabbitmq import RabbitMq
 from tests.services.timescale import TimescaleApache
 from tests.services.toxiproxy import Toxiproxy
 from tests.services.versitygw import VersityGw
+from tests.services.zabbix import Zabbix
 
 
 @pytest.fixture(scope="session")
@@ -101,4 +102,11 @@ def moto() -> Iterator[Moto]:
 def elasticsearch() -> Iterator[Elasticsearch]:
     """Elasticsearch with security on."""
     with Elasticsearch() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def zabbix() -> Iterator[Zabbix]:
+    """A Zabbix server with its API."""
+    with Zabbix() as server:
         yield server
