@@ -3,6 +3,7 @@
 | route | answers |
 | --- | --- |
 | `POST /v1/ingest/events` | 202 `{"accepted", "rejected"}` once the batch is durable; 400, 401, 408, 413, 415, 429, 503 |
+| `GET /v1/events/{event_id}` | where an event is and what each backend has of it; 400, 401, 404, 429, 503 |
 | `GET /health` | 200 while events can be accepted, else 503: state of every backend, breaker, lag, size of the spool |
 | `GET /ready` | 200 once events are accepted, 503 before that and while stopping |
 | `GET /metrics` | Prometheus text |
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from sidecar.access import Access
@@ -33,6 +34,7 @@ from sidecar.intake import Disconnected, Intake, RequestHead, read_head
 from sidecar.metrics import CONTENT_TYPE, Metrics
 
 INGEST_PATH: Final = "/v1/ingest/events"
+EVENTS_PATH: Final = "/v1/events/"
 DRAIN_BYTES: Final = 16 * 1024 * 1024
 DRAIN_SECONDS: Final = 5.0
 STOPPING_RETRY_SECONDS: Final = 5.0
@@ -44,10 +46,15 @@ logger = logging.getLogger(__name__)
 
 
 class SidecarApp:
-    """The ASGI callable; `health` gives what /health shows and whether events can be accepted."""
+    """The ASGI callable; `health` gives what /health shows and whether events can be accepted, `tell_event` an event's page."""
 
     def __init__(
-        self, intake: Intake, access: Access, metrics: Metrics, health: Callable[[], tuple[bool, Mapping[str, Any]]]
+        self,
+        intake: Intake,
+        access: Access,
+        metrics: Metrics,
+        health: Callable[[], tuple[bool, Mapping[str, Any]]],
+        tell_event: Callable[[str], Awaitable[Answer]],
     ) -> None:
         self.access = access
         self.ready = False
@@ -55,6 +62,7 @@ class SidecarApp:
         self._intake = intake
         self._metrics = metrics
         self._health = health
+        self._tell_event = tell_event
         self._pages: dict[str, Callable[[], Answer]] = {
             "/health": self._answer_health,
             "/ready": self._answer_ready,
@@ -68,6 +76,8 @@ class SidecarApp:
             return
         if scope["path"] == INGEST_PATH:
             await self._ingest(scope, receive, send)
+        elif scope["path"].startswith(EVENTS_PATH):
+            await send_answer(send, await self._event_page(scope))
         else:
             await send_answer(send, self._page(scope))
 
@@ -102,6 +112,20 @@ class SidecarApp:
             )
         return head
 
+    async def _event_page(self, scope: Scope) -> Answer:
+        """One event's page: for those who may send."""
+        try:
+            _must_be_read(scope)
+            head = read_head(scope)
+            self.access.check(head.authorization, _peer(scope), head.host)
+            return await self._tell_event(scope["path"].removeprefix(EVENTS_PATH))
+        except Refusal as refusal:
+            return refusal_answer(refusal)
+        except Exception:
+            self._metrics.failures.inc()
+            logger.exception("an event could not be looked up")
+            return refusal_answer(_UNEXPECTED)
+
     def _page(self, scope: Scope) -> Answer:
         """One of the pages for operators: open to whoever reaches the port, but without tokens to this host only."""
         try:
@@ -112,9 +136,8 @@ class SidecarApp:
     def _find_page(self, scope: Scope) -> Callable[[], Answer]:
         page = self._pages.get(scope["path"])
         if page is None:
-            raise Refusal(404, "not_found", f"there is {INGEST_PATH}, /health, /ready and /metrics")
-        if scope["method"] not in {"GET", "HEAD"}:
-            raise Refusal(405, "method_not_allowed", "this page is read with GET", allow="GET, HEAD")
+            raise Refusal(404, "not_found", f"there is {INGEST_PATH}, {EVENTS_PATH}{{event_id}}, /health, /ready and /metrics")
+        _must_be_read(scope)
         self.access.check_local(_peer(scope), read_head(scope).host)
         return page
 
@@ -135,6 +158,11 @@ class SidecarApp:
         if observer is None:
             observer = self._observers[status] = self._metrics.observe_request(status)
         return observer
+
+
+def _must_be_read(scope: Scope) -> None:
+    if scope["method"] not in {"GET", "HEAD"}:
+        raise Refusal(405, "method_not_allowed", "this page is read with GET", allow="GET, HEAD")
 
 
 def _peer(scope: Scope) -> str | None:

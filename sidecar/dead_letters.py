@@ -8,7 +8,8 @@ Whoever replays a file claims it by renaming it to `….replaying-<pid>` first.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from sinks.base import Refused, SinkBatch
 FOLDER: Final = "dead"
 _SUFFIX: Final = ".ndjson"
 _CLAIMED: Final = ".replaying-"
+_SPAN: Final = re.compile(r"(\d{20})-(\d{20})")
 
 
 class DeadLetter(msgspec.Struct):
@@ -100,6 +102,28 @@ class DeadLetters:
         """What the files take, in bytes."""
         return sum(path.stat().st_size for path in self.files())
 
+    def find(self, event_id: str, seq: int | None, spend: Callable[[int], bool]) -> DeadLetter | None:
+        """The letter of an event, in files that are being replayed too; with `seq`, only files that can hold it are read.
+
+        `spend` is told the bytes of each file first, and ends the search by answering False.
+        """
+        wanted = event_id.encode()
+        for path in sorted(self.folder.glob(f"[0-9]*{_SUFFIX}*")):
+            span = _SPAN.match(path.name)
+            if span is None or (seq is not None and not int(span[1]) <= seq <= int(span[2])):
+                continue
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:
+                continue  # replayed since it was listed
+            if not spend(len(content)):
+                return None
+            if wanted in content:
+                for letter in _read(path, content).letters:
+                    if letter.event_id == event_id and seq in {None, letter.seq}:
+                        return letter
+        return None
+
     def claim(self) -> Iterator[ClaimedFile]:
         """Take each file in turn; those of a process that died while it worked on them are taken too."""
         self._free_abandoned()
@@ -109,7 +133,7 @@ class DeadLetters:
                 path.rename(claimed)
             except FileNotFoundError:
                 continue  # another process was quicker
-            yield _read(claimed)
+            yield _read(claimed, claimed.read_bytes())
 
     def finish(self, file: ClaimedFile, left: Sequence[DeadLetter]) -> None:
         """Remove a claimed file, after what is `left` of it stands in a new one."""
@@ -132,10 +156,10 @@ class DeadLetters:
                 path.rename(path.with_name(path.name.partition(_CLAIMED)[0]))
 
 
-def _read(path: Path) -> ClaimedFile:
+def _read(path: Path, content: bytes) -> ClaimedFile:
     letters: list[DeadLetter] = []
     unreadable = 0
-    for line in path.read_bytes().splitlines():
+    for line in content.splitlines():
         try:
             letters.append(_DECODER.decode(line))
         except (msgspec.DecodeError, UnicodeDecodeError):

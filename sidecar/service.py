@@ -19,6 +19,7 @@ from sidecar.router import Router
 from sidecar.spool.errors import SpoolBusy, SpoolUnavailable
 from sidecar.spool.log import SpoolConfig, SpoolLog
 from sidecar.spool.quarantine import Quarantine
+from sidecar.whereabouts import Whereabouts
 
 _FIXED_UNTIL_RESTART: Final = ("host", "port", "tls", "spool", "body_timeout", "max_bytes_in_flight")
 
@@ -47,7 +48,10 @@ class Sidecar:
         )
         self._router = Router(settings.spool.dir, log, self._metrics, new_source=log.reader)
         self._adoption: asyncio.Task[None] | None = None
-        self.app = SidecarApp(self._intake, Access(settings.tokens, settings.host), self._metrics, self.health)
+        whereabouts = Whereabouts(settings.spool.dir, log, self._router)
+        self.app = SidecarApp(
+            self._intake, Access(settings.tokens, settings.host), self._metrics, self.health, whereabouts.answer
+        )
         self._metrics.add_readings(self._readings)
 
     @classmethod

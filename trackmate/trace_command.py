@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import msgspec
 import typer
 
@@ -19,6 +21,7 @@ from trackmate.gateway_api import GatewayApi
 from trackmate.services import StackConfig, read_stack
 
 _EXIT_NOWHERE = 1
+_SIDECAR_SECONDS = 15.0
 _EVERYTHING = 1 << 62
 _SHOWN = 4
 _OBVIOUS = frozenset({"ingested_at", "site_id", "timestamp", "kind"})
@@ -46,7 +49,7 @@ def trace(
     stack = read_stack(folder) if folder.trackmate_yaml.exists() else None
     if url is None and stack is None:
         folder.require()
-    places = list(_local(stack, event_id)) if stack is not None else []
+    places = list(_local(stack, event_id, token)) if stack is not None else []
     api = GatewayApi(url or (stack.endpoints["gateway"].url if stack else ""), token)
     try:
         said = api.trace(event_id)
@@ -61,13 +64,40 @@ def trace(
         raise typer.Exit(_EXIT_NOWHERE)
 
 
-def _local(stack: StackConfig, event_id: str) -> Iterator[dict[str, Any]]:
+def _local(stack: StackConfig, event_id: str, token: str | None) -> Iterator[dict[str, Any]]:
     """What this machine's own files say."""
     yield _in_files("sdk spool", [path for folder in stack.sidecar.adopt for path in folder.glob("*.jsonl*")], event_id)
-    yield _in_spool(stack, event_id)
+    yield _told_by_sidecar(stack, event_id, token) or _in_spool(stack, event_id)
     spool = stack.sidecar.spool.dir
     yield _in_files("quarantine", sorted((spool / "quarantine").glob("*.ndjson")), event_id)
     yield _in_files("dead letters", sorted((spool / "dead").glob("*/*")), event_id)
+
+
+def _told_by_sidecar(stack: StackConfig, event_id: str, token: str | None) -> dict[str, Any] | None:
+    """What the running sidecar says of its spool, each backend included; None when it can't be asked: its files are read then."""
+    scheme = "https" if stack.sidecar.tls else "http"
+    url = stack.endpoints["sidecar"].url.replace("http", scheme, 1)
+    try:
+        answer = httpx.get(
+            f"{url}/v1/events/{event_id}",
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            verify=ssl.create_default_context() if stack.sidecar.tls else False,
+            timeout=_SIDECAR_SECONDS,
+            trust_env=False,
+        )
+        said = answer.json()
+        if answer.status_code == httpx.codes.NOT_FOUND and said["searched"]["complete"]:
+            return {"place": "spool", "status": "absent"}
+        if answer.status_code != httpx.codes.OK or said["spool"] is None:
+            return None
+        copy = {key: said["spool"][key] for key in ("seq", "segment", "received_at")}
+        backends = [f"{backend['name']} {backend['state'].replace('_', ' ')}" for backend in said["backends"]]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return None
+    passed = [
+        r["name"] for r in (*said["backends"], *said["readers"]) if r["state"] in {"delivered", "refused", "skipped", "passed"}
+    ]
+    return {"place": "spool", "status": "found", "copies": [{**copy, "passed": passed, "backends": backends}], "sidecar": said}
 
 
 def _in_spool(stack: StackConfig, event_id: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@
 | `identity` | the spool's id |
 | `checkpoint` | how far each reader has come |
 | `inspection` | looking into a spool from outside, for the command line |
+| `search` | one event by its id |
 | `quarantine` | events refused by the contract, with their reasons |
 | `errors` | what can go wrong, as callers see it |
 | `filesystem` | the only door to the disk; tests replace it |

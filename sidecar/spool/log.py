@@ -244,9 +244,17 @@ class SpoolLog:
                     self._waiters.remove(waiter)
         return self.durable_seq
 
-    def reader(self) -> SpoolReader:
-        """A reader of this log that with `closed_only=False` sees all that is durable, the open segment included."""
-        return SpoolReader(self.config.dir, filesystem=self._filesystem, live_end=lambda: self._journal.live, ledger=self.ledger)
+    def reader(self, ledger: DamageLedger | None = None) -> SpoolReader:
+        """A reader of this log that with `closed_only=False` sees all that is durable, the open segment included.
+
+        `ledger` is where it counts damage, in place of the log's own.
+        """
+        return SpoolReader(
+            self.config.dir,
+            filesystem=self._filesystem,
+            live_end=lambda: self._journal.live,
+            ledger=self.ledger if ledger is None else ledger,
+        )
 
     async def checkpoint(self, reader: str, seq: int) -> int:
         """Note durably that `reader` has delivered everything up to `seq`; returns its checkpoint, which never moves back.
