@@ -1,4 +1,4 @@
-"""Where one event is: asked of a running agent for every fate that an event can have, and of searches with too little to spend."""
+"""Where one event is: asked of a running agent for every fate an event can have, and of searches with too little to spend."""
 
 from __future__ import annotations
 
