@@ -6,6 +6,7 @@ refuses the whole request, and Unavailable for all else. Nothing is retried here
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -34,6 +35,7 @@ DEFAULT_REGION: Final = "us-east-1"
 """What a compatible system that knows no regions expects in a signature."""
 
 _TEXT_SHOWN: Final = 300
+_SENT_AT_ONCE_BYTES: Final = 256 * 1024
 _XML_CODE: Final = re.compile(r"<Code>([\w.]+)</Code>")
 
 _THROTTLED: Final = frozenset(
@@ -63,6 +65,14 @@ _FULL: Final = frozenset(
     {"EntityTooLarge", "InsufficientCapacity", "InsufficientStorage", "QuotaExceeded", "StorageFull", "XMinioStorageFull",
      "XMinioAdminBucketQuotaExceeded"}
 )  # fmt: skip
+_CONCERNS_EVERYTHING: Final = (
+    _THROTTLED | _KEY_UNKNOWN | _SECRET_WRONG | _TOKEN_OVER | _DENIED | _MISSING | _SKEWED | _ELSEWHERE | _FULL
+)
+
+
+def concerns_everything(code: str) -> bool:
+    """Whether a code says something of the key, the place or the load, and nothing of one event."""
+    return code in _CONCERNS_EVERYTHING or code.startswith(("KMS", "Kms"))
 
 
 class AwsCredentials(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -183,6 +193,7 @@ class AwsClient:
             )
         except (boto.BotoCoreError, ValueError, OSError) as error:
             raise self._failure(error) from error
+        self._client.meta.events.register("before-send", _in_pieces)
         self._stack = stack
 
     async def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
@@ -286,6 +297,12 @@ class AwsClient:
             if secret:
                 text = text.replace(secret.reveal(), "***")
         return text
+
+
+def _in_pieces(request: Any, **_: Any) -> None:
+    """Let a large body be sent piece by piece: in one go it would hold up every other task meanwhile."""
+    if isinstance(request.body, bytes) and len(request.body) > _SENT_AT_ONCE_BYTES:
+        request.body = io.BytesIO(request.body)
 
 
 @cache
