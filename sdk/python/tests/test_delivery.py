@@ -312,7 +312,7 @@ def test_flush_says_when_it_could_not(initialize, sidecar):
     initialize(sidecar__timeout=30, sidecar__enable_spooling=False)
     sidecar.default = {"hang": True}
     emit(1)
-    assert m.flush(0.2) is False
+    assert not m.flush(0.2)
     assert m.stats().queued == 1
 
 

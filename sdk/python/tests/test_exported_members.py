@@ -14,9 +14,10 @@ from monitoring_sdk import testing
 
 def test_public_names():
     assert monitoring_sdk.__all__ == [
-        "Answer", "ConfigurationError", "InvalidEventError", "MonitoredContext", "MonitoringError", "MonitoringHandler",
-        "NotInitializedError", "Outcome", "Problem", "Rejection", "Run", "Stats", "Transport", "UnsupportedModeError", "carry",
-        "close", "current_run", "emit_batch", "emit_event", "flush", "initialize", "monitored_context", "stats",
+        "Answer", "BackendResult", "BackendRouter", "ConfigurationError", "EmitResult", "FlushResult", "InvalidEventError",
+        "MonitoredContext", "MonitoringError", "MonitoringHandler", "NotInitializedError", "Outcome", "Problem", "Rejection", "Run",
+        "Stats", "Transport", "carry", "close", "current_run", "emit_batch", "emit_event", "flush", "initialize", "monitored_context",
+        "stats",
     ]  # fmt: skip
     for name in monitoring_sdk.__all__:
         assert getattr(monitoring_sdk, name).__doc__, name
@@ -47,7 +48,6 @@ def test_errors_survive_pickling():
         monitoring_sdk.InvalidEventError("a.b", "wrong"),
         monitoring_sdk.NotInitializedError("flush"),
         monitoring_sdk.ConfigurationError("file", [monitoring_sdk.Problem("a", "b")]),
-        monitoring_sdk.UnsupportedModeError("file", [monitoring_sdk.Problem("a", "b")]),
     ):
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))

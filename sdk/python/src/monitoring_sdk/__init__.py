@@ -16,15 +16,20 @@ from monitoring_sdk._exceptions import (
     MonitoringError,
     NotInitializedError,
     Problem,
-    UnsupportedModeError,
 )
 from monitoring_sdk._logging import MonitoringHandler
+from monitoring_sdk._results import BackendResult, EmitResult, FlushResult
+from monitoring_sdk._router import BackendRouter
 from monitoring_sdk._runs import Run
 from monitoring_sdk._transport import Answer, Outcome, Rejection, Transport
 
 __all__ = [
     "Answer",
+    "BackendResult",
+    "BackendRouter",
     "ConfigurationError",
+    "EmitResult",
+    "FlushResult",
     "InvalidEventError",
     "MonitoredContext",
     "MonitoringError",
@@ -36,7 +41,6 @@ __all__ = [
     "Run",
     "Stats",
     "Transport",
-    "UnsupportedModeError",
     "carry",
     "close",
     "current_run",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from monitoring_sdk import _config, _lifecycle, _state
+from monitoring_sdk import _backends, _config, _lifecycle, _state
 from monitoring_sdk._client import Client
 from monitoring_sdk._config import Config, Settings
 from monitoring_sdk._counts import Stats
 from monitoring_sdk._exceptions import InvalidEventError
+from monitoring_sdk._results import EmitResult, FlushResult
 from monitoring_sdk._transport import Transport
 
 transport_for_tests: Transport | None = None
@@ -24,11 +25,12 @@ def initialize(config: Config | None = None, *, transport: Transport | None = No
     `config`: the name of a YAML or JSON file (default: what `MONITORING_CONFIG` names, else `./monitoring-config.yaml` if it is
     there), or the document as a mapping with the key `sdk`. `overrides` win over everything: keys below `sdk`, either nested,
     `app={"name": "etcher", "site_id": "fab1"}`, or stepping into a level, `sidecar__url="http://localhost:17000"`.
-    `transport` stands in for the sidecar.
+    `transport` stands in for the sidecar, and in direct mode for all backends at once.
 
     Raises ConfigurationError that names every mistake.
     """
-    run(_config.load(config, overrides), transport_for_tests or transport)
+    stand_in = transport_for_tests or transport
+    run(_config.load(config, overrides, judge=None if stand_in is not None else _backends.judge), stand_in)
 
 
 def run(settings: Settings, transport: Transport | None) -> None:
@@ -55,8 +57,11 @@ def emit_event(event: Mapping[str, Any]) -> str:
     return client.emit(event, _state.active.get())
 
 
-def emit_batch(events: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Report several events, as `emit_event` does each; their ids. When one is invalid none is taken.
+def emit_batch(events: Iterable[Mapping[str, Any]]) -> EmitResult:
+    """Report several events, as `emit_event` does each; a list of their ids. When one is invalid none is taken.
+
+    The list also knows what becomes of the events: `result.backends` has for each backend how many are delivered, on disk or
+    waiting as of now, and `result.flush(timeout)` waits until they are safe.
 
     Raises InvalidEventError whose path begins with the place of the event, such as
     `[3].metrics.temperature`; NotInitializedError.
@@ -67,8 +72,10 @@ def emit_batch(events: Iterable[Mapping[str, Any]]) -> list[str]:
     return client.emit_all(events, _state.active.get())
 
 
-def flush(timeout: float = 5.0) -> bool:
-    """Wait until all that was emitted is with the sidecar or safe on disk; whether that came about within `timeout` seconds.
+def flush(timeout: float = 5.0) -> FlushResult:
+    """Wait until all that was emitted is delivered or safe on disk; whether that came about within `timeout` seconds.
+
+    The result is true or false accordingly, and `result.backends` tells how each backend stands.
 
     Raises NotInitializedError.
     """
@@ -82,7 +89,7 @@ def stats() -> Stats:
 
 
 def close() -> None:
-    """Send what is queued, put on disk what can't be sent within a second, and end. Does nothing when nothing runs."""
+    """Deliver what is queued, put on disk what can't be delivered within a second, and end. Does nothing when nothing runs."""
     global _last_stats  # noqa: PLW0603 - one client a process
     client = _state.retire()
     if client is not None:

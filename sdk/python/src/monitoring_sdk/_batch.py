@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monitoring_sdk._event import Captured, text_of
 from monitoring_sdk._limits import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
+
+if TYPE_CHECKING:
+    from monitoring_sdk._results import Verdict, Watch
 
 Entry = tuple[int, int, str, str, Captured]
 """An event in the queue: its number; when it was emitted (ns since 1970) and its id, each empty when the program gave its own;
@@ -17,14 +20,21 @@ the text of the fields from elsewhere, with a comma at the end; its own fields."
 
 
 class Batch:
-    """Some events, each a line of JSON without its line feed. `ordinal` is the place of the first in the order of taking."""
+    """Some events, each a line of JSON without its line feed. `ordinal` is the place of the first in the order of taking.
 
-    __slots__ = ("first_seq", "lines", "ordinal", "report", "settled")
+    In direct mode `first_seq` numbers the events without a gap in the order in which they were taken, and `log` names that
+    numbering: the same numbers of the same log are always the same events.
+    """
 
-    def __init__(self, lines: Sequence[bytes], first_seq: int, ordinal: int = -1) -> None:
+    __slots__ = ("first_seq", "lines", "log", "ordinal", "report", "settled", "watches")
+
+    def __init__(self, lines: Sequence[bytes], first_seq: int, ordinal: int = -1, log: str = "") -> None:
         self.lines = lines
         self.first_seq = first_seq
         self.ordinal = ordinal
+        self.log = log
+        self.watches: dict[int, Watch] = {}
+        """Who wants to hear what becomes of the event at a place."""
         self.report: dict[str, int] = {}
         """Drops that this batch reports."""
         self.settled = False
@@ -46,7 +56,15 @@ class Batch:
         first = Batch(self.lines[:middle], self.first_seq, self.ordinal)
         second = Batch(self.lines[middle:], _seq(self.lines[middle]) if seq_of is None else seq_of, self.ordinal + middle)
         first.report = self.report
+        first.watches = {index: watch for index, watch in self.watches.items() if index < middle}
+        second.watches = {index - middle: watch for index, watch in self.watches.items() if index >= middle}
         return first, second
+
+    def tell(self, backend: str, verdict: Verdict, but: Container[int] = ()) -> None:
+        """Let those who watch events of this batch hear what became of them; `but` are places of which that isn't true."""
+        for index, watch in self.watches.items():
+            if index not in but:
+                watch.hear(backend, verdict)
 
 
 def pack(entries: Iterable[Entry], emitter_id: str, ordinal: int) -> list[Batch]:

@@ -1,7 +1,8 @@
 """Where the configuration comes from: defaults, then a file, then the environment, then arguments; later wins.
 
 The file is the one that `MONITORING_CONFIG` names, else `./monitoring-config.yaml` if it is there; YAML or JSON. In the
-environment, `MONITORING_SDK__SIDECAR__URL` sets `sdk.sidecar.url`. All mistakes are reported at once.
+environment, `MONITORING_SDK__SIDECAR__URL` sets `sdk.sidecar.url`. All mistakes are reported at once. Of a backend that is not
+`enabled`, only its own keys must be right: its `config` is not looked at, and variables in it may be unset.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,17 +20,25 @@ from urllib.parse import urlsplit
 import yaml
 
 from monitoring_sdk import _schema
-from monitoring_sdk._exceptions import ConfigurationError, Problem, UnsupportedModeError
+from monitoring_sdk._exceptions import ConfigurationError, Problem
+from monitoring_sdk._plugins import entry_points
 
 Config = Union[str, "os.PathLike[str]", Mapping[str, Any]]
 """What `initialize` takes: the name of a file, or the document itself as a mapping with the key `sdk`."""
+
+Judge = Callable[[str, Mapping[str, Any], "Path | None"], Iterable[tuple[str, str]]]
+"""Finds what is wrong with a backend's type and `config`, given the folder that its paths are relative to: places and messages."""
 
 DEFAULT_FILE = "monitoring-config.yaml"
 _FILE_VARIABLE = "MONITORING_CONFIG"
 _ENVIRONMENT = "MONITORING_SDK__"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _HIDDEN = re.compile("\ue000([0-9]+)\ue001")
+_TYPE = re.compile(r"sdk\.direct_backends\[\d+\]\.type")
+_GIVEN = re.compile(r'got "([^"]*)"$')
 _LONGEST_TIMEOUT = 86_400.0
+_TIMEOUT = 30.0
+"""Of a backend of direct mode, in seconds; the same as the sidecar gives it."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,21 @@ class AppSettings:
 
 
 @dataclass(frozen=True)
+class BackendSettings:
+    """One place to deliver to in direct mode. `timeout` is in seconds, for one call."""
+
+    name: str
+    type: str
+    priority: int
+    fallback: bool
+    timeout: float
+    retries: int
+    config: Mapping[str, Any] = field(repr=False)
+    base: Path | None = None
+    """The folder that relative paths in `config` are relative to; None: the working folder."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """A whole, valid configuration."""
 
@@ -72,6 +96,8 @@ class Settings:
     sidecar: SidecarSettings
     queue: QueueSettings
     app: AppSettings
+    backends: tuple[BackendSettings, ...] = ()
+    """Of direct mode: those that are enabled, in order of priority."""
 
 
 @cache
@@ -81,11 +107,19 @@ def schema() -> dict[str, Any]:
     return loaded
 
 
-def load(config: Config | None, overrides: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
+def load(
+    config: Config | None,
+    overrides: Mapping[str, Any],
+    environ: Mapping[str, str] | None = None,
+    *,
+    direct: bool = False,
+    judge: Judge | None = None,
+) -> Settings:
     """The merged configuration.
 
     `config` is the name of a file or a document; `overrides` are keys below `sdk`, where `sidecar__url` steps into a level and
-    a mapping is merged; `environ` stands in for `os.environ`. Raises ConfigurationError with every mistake.
+    a mapping is merged; `environ` stands in for `os.environ`; `direct` asks for direct mode, whatever is configured; `judge`
+    finds what is wrong with the config block of a backend. Raises ConfigurationError with every mistake.
     """
     environment = os.environ if environ is None else environ
     problems: list[Problem] = []
@@ -102,23 +136,80 @@ def load(config: Config | None, overrides: Mapping[str, Any], environ: Mapping[s
     for key, value in overrides.items():
         path = ["sdk", *key.split("__")]
         _set(merged, path, _interpolated(value, environment, ".".join(path), problems))
-    return checked(merged, str(file) if file is not None else "configuration", problems)
+    if direct:
+        _set(merged, ["sdk", "mode"], "direct")
+    base = file.absolute().parent if file is not None else None
+    return checked(merged, str(file) if file is not None else "configuration", problems, base=base, judge=judge)
 
 
-def checked(document: dict[str, Any], source: str, problems: Sequence[Problem] = ()) -> Settings:
+def checked(
+    document: dict[str, Any],
+    source: str,
+    problems: Sequence[Problem] = (),
+    *,
+    base: Path | None = None,
+    judge: Judge | None = None,
+) -> Settings:
     """The settings in a whole document; `problems` are those already known. Raises ConfigurationError with all of them."""
-    unset = {problem.path for problem in problems}
-    found = [problem for problem in _schema.check(schema(), document) if problem.path not in unset]
-    found += [*problems, *_check_url(document)]
+    found = [*problems, *_schema.check(schema(), document), *_check_url(document)]
+    found = [*_allow_installed_types(found), *_check_backends(document, base, judge)]
     if found:
-        raise ConfigurationError(source, sorted(set(found)))
-    settings = _settings(_schema.with_defaults(schema(), document)["sdk"])
-    if settings.mode != "sidecar":
-        expected = (
-            f"'{settings.mode}' is not in this version of the SDK; use 'sidecar', and let the sidecar write to the backends"
-        )
-        raise UnsupportedModeError(source, [Problem("sdk.mode", expected)])
-    return settings
+        first: dict[str, Problem] = {}
+        for problem in found:  # of several at one place, the first explains the others
+            first.setdefault(problem.path, problem)
+        raise ConfigurationError(source, sorted(first.values()))
+    return _settings(_schema.with_defaults(schema(), document)["sdk"], base)
+
+
+def _allow_installed_types(problems: Sequence[Problem]) -> list[Problem]:
+    """The problems without those that other packages solve, by bringing a backend of that type."""
+    if not any(_TYPE.fullmatch(problem.path) for problem in problems):
+        return list(problems)
+    known = sorted({*schema()["$defs"]["backend"]["properties"]["type"]["enum"], *entry_points("trackmate.sinks")})
+    left = []
+    for problem in problems:
+        given = _GIVEN.search(problem.message) if _TYPE.fullmatch(problem.path) else None
+        if given is None:
+            left.append(problem)
+        elif given[1] not in known:
+            left.append(Problem(problem.path, f'expected one of {", ".join(known)}, got "{given[1]}"'))
+    return left
+
+
+def _check_backends(document: Mapping[str, Any], base: Path | None, judge: Judge | None) -> list[Problem]:
+    """What a schema can't tell of the backends of direct mode."""
+    sdk = document.get("sdk")
+    if not isinstance(sdk, dict) or sdk.get("mode") != "direct":
+        return []
+    entries = sdk.get("direct_backends", [])
+    enabled = [
+        (index, entry)
+        for index, entry in enumerate(entries if isinstance(entries, list) else ())
+        if isinstance(entry, dict) and isinstance(entry.get("type"), str) and entry.get("enabled", True) is True
+    ]
+    if not enabled and isinstance(entries, list):
+        return [Problem("sdk.direct_backends", "expected at least one backend that is enabled, since sdk.mode is direct")]
+    problems = []
+    names: dict[str, int] = {}
+    for index, entry in enabled:
+        path = f"sdk.direct_backends[{index}]"
+        name = str(entry.get("name", entry["type"]))
+        if name in names:
+            first = f"sdk.direct_backends[{names[name]}]"
+            problems.append(Problem(f"{path}.name", f"'{name}' is {first} already; give one of them another `name`"))
+        names.setdefault(name, index)
+        if entry.get("delivery") == "fallback" and not any(_priority(other) < _priority(entry) for _, other in enabled):
+            message = "a fallback needs an enabled backend with a lower `priority` number to stand in for"
+            problems.append(Problem(f"{path}.delivery", message))
+        config = entry.get("config", {})
+        if judge is not None and isinstance(config, dict):
+            problems += [Problem(f"{path}.{where}", message) for where, message in judge(entry["type"], config, base)]
+    return problems
+
+
+def _priority(entry: Mapping[str, Any]) -> float:
+    priority = entry.get("priority", 100)
+    return priority if isinstance(priority, (int, float)) else 100
 
 
 def _check_url(document: dict[str, Any]) -> list[Problem]:
@@ -136,8 +227,9 @@ def _check_url(document: dict[str, Any]) -> list[Problem]:
     return [] if sound else [Problem("sdk.sidecar.url", f"expected a URL such as http://localhost:17000, got {json.dumps(url)}")]
 
 
-def _settings(sdk: dict[str, Any]) -> Settings:
+def _settings(sdk: dict[str, Any], base: Path | None) -> Settings:
     sidecar, queue, app = sdk["sidecar"], sdk["queue"], sdk["app"]
+    enabled = [entry for entry in sdk["direct_backends"] if entry.get("enabled", True)] if sdk["mode"] == "direct" else []
     return Settings(
         mode=sdk["mode"],
         sidecar=SidecarSettings(
@@ -159,6 +251,21 @@ def _settings(sdk: dict[str, Any]) -> Settings:
             site_id=app["site_id"],
             version=str(app["version"]) if "version" in app else None,
             instance_id=app.get("instance_id"),
+        ),
+        backends=tuple(
+            BackendSettings(
+                name=entry.get("name", entry["type"]),
+                type=entry["type"],
+                priority=int(entry.get("priority", 100)),
+                fallback=entry.get("delivery", "always") == "fallback",
+                timeout=min(
+                    float(entry.get("timeout", sidecar["timeout"] if entry["type"] == "sidecar" else _TIMEOUT)), _LONGEST_TIMEOUT
+                ),
+                retries=int(sidecar["retries"]),
+                config=entry.get("config", {}),
+                base=base,
+            )
+            for entry in sorted(enabled, key=_priority)
         ),
     )
 
@@ -224,6 +331,8 @@ def _anchor(document: dict[str, Any], file: Path) -> None:
 def _interpolated(value: Any, environ: Mapping[str, str], path: str, problems: list[Problem]) -> Any:
     """`value` with `${VAR}` and `${VAR:-default}` replaced in every string; a copy, so that nobody else's mapping changes."""
     if isinstance(value, Mapping):
+        if value.get("enabled") is False:  # nobody needs what it holds
+            problems = []
         return {
             key: _interpolated(entry, environ, f"{path}.{key}" if path else str(key), problems) for key, entry in value.items()
         }

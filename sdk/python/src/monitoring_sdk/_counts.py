@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from monitoring_sdk._results import BackendResult
 
 
 @dataclass(frozen=True)
@@ -11,27 +16,32 @@ class Stats:
     """Events of this process since `initialize`, or since it was forked.
 
     Every event that was emitted is in exactly one of sent, rejected, spooled, failed, dropped and queued. `replayed` counts on
-    top of that what left the spool folder for the sidecar, be it this process's or a dead one's.
+    top of that what was delivered out of the spool folder, be it this process's or a dead one's.
+
+    In direct mode an event counts once here, by the worst that became of it at any backend; `backends` tells them apart.
     """
 
     emitted: int = 0
     """Taken from the program."""
     sent: int = 0
-    """Acknowledged by the sidecar without a stay on disk."""
+    """Acknowledged by the sidecar (in direct mode: by every backend) without a stay on disk."""
     rejected: int = 0
     """Refused by the sidecar one by one; it keeps them in quarantine with the reason."""
     spooled: int = 0
     """Written to the spool folder."""
     replayed: int = 0
-    """Acknowledged by the sidecar out of the spool folder."""
+    """Delivered out of the spool folder; in direct mode, an event counts once for each backend."""
     failed: int = 0
-    """Refused by the sidecar as a whole batch, and kept aside in the spool folder where there is one."""
+    """Refused for good (by the sidecar as a whole batch, by other backends one by one), and kept aside in the spool folder where
+    there is one."""
     dropped: int = 0
     """Lost: the sum of `dropped_by_reason`."""
     queued: int = 0
     """In memory now."""
     dropped_by_reason: dict[str, int] = field(default_factory=dict)
     """`queue_full`, `spool_failed` (the spool folder can't be written) or `undeliverable` (there is no spool folder)."""
+    backends: Mapping[str, BackendResult] = field(default_factory=dict)
+    """By name, in order of priority; in sidecar mode the only one is `sidecar`."""
 
 
 class Counts:
@@ -53,6 +63,12 @@ class Counts:
         with self._lock:
             self._dropped[reason] = self._dropped.get(reason, 0) + events
             self.unreport({reason: events})
+
+    @property
+    def lost(self) -> int:
+        """Events lost so far."""
+        with self._lock:
+            return sum(self._dropped.values())
 
     def take_unreported(self) -> dict[str, int]:
         """The drops since the last call, by reason; whoever takes them reports them, or hands them to `unreport`."""

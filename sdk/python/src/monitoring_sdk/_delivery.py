@@ -13,6 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from monitoring_sdk._batch import Batch, Entry, pack
 from monitoring_sdk._config import Settings
@@ -20,6 +21,7 @@ from monitoring_sdk._counts import Counts, Stats
 from monitoring_sdk._limits import MAX_BATCH_EVENTS
 from monitoring_sdk._queue import EventQueue
 from monitoring_sdk._replay import Replay, note_rejections
+from monitoring_sdk._results import BackendResult, FlushResult, Verdict
 from monitoring_sdk._retry import Breaker, backoff
 from monitoring_sdk._spool import Spool
 from monitoring_sdk._transport import Answer, Outcome, Transport
@@ -33,6 +35,9 @@ INTERRUPT_GRACE = 0.4
 """How long an interrupted sender has to put its batch on disk before `close` does it, in seconds."""
 
 _AFTER_BUG = 1.0
+
+BACKEND = "sidecar"
+"""How results name the sidecar."""
 
 
 class Delivery:
@@ -73,6 +78,7 @@ class Delivery:
         self._deadline = 0.0
         self._held: list[Batch] = []
         self._reports = 0
+        self._error: str | None = None
         self._replay = None if spool is None else Replay(spool, self.queue, self.counts, settings.queue.batch_size)
 
     # --------------------------------------------------------------------------------------------- called by the program
@@ -95,6 +101,11 @@ class Delivery:
             self._signalled = True
             self._signals.put(None)
 
+    def hurry(self) -> None:
+        """Have all of the queue looked at now, be it a whole batch or not."""
+        self._flush_asked = True
+        self.wake()
+
     def overflow(self) -> None:
         """Have the spiller put some of the queue on disk."""
         if self._spill_asked:
@@ -114,8 +125,23 @@ class Delivery:
         """Keep what came in while or after closing."""
         self._put_away_queue("undeliverable")
 
-    def flush(self, timeout: float) -> bool:
+    @property
+    def always(self) -> tuple[str, ...]:
+        """The names of the backends that get every event."""
+        return (BACKEND,)
+
+    def error_of(self, backend: str) -> str | None:  # noqa: ARG002 - there is but one
+        """Why a backend does not take events now."""
+        return self._error
+
+    def flush(self, timeout: float) -> FlushResult:
         """Wait until everything emitted before this call is with the sidecar or on disk; whether that came to pass in time."""
+        lost = self.counts.lost
+        done = self._flush(timeout)
+        stats = self.stats()
+        return FlushResult(done and self.counts.lost == lost, stats.backends)
+
+    def _flush(self, timeout: float) -> bool:
         mark = self.queue.mark()
         deadline = self._clock() + timeout
         pause = 0.001
@@ -123,15 +149,24 @@ class Delivery:
         while not self.queue.done_before(mark):
             if self._clock() >= deadline or self._closing.is_set():
                 return self.queue.done_before(mark)
-            self._flush_asked = True
-            self.wake()
+            self.hurry()
             time.sleep(pause)
             pause = min(0.02, pause * 1.5)
         return True
 
     def stats(self) -> Stats:
         """The counts now."""
-        return self.counts.snapshot(received=self.queue.mark(), queued=self.queue.depth())
+        stats = self.counts.snapshot(received=self.queue.mark(), queued=self.queue.depth())
+        result = BackendResult(
+            delivered=stats.sent,
+            spooled=stats.spooled,
+            failed=stats.failed + stats.rejected,
+            dropped=stats.dropped,
+            waiting=stats.queued,
+            replayed=stats.replayed,
+            error=self._error,
+        )
+        return replace(stats, backends={BACKEND: result})
 
     def close(self, grace: float) -> bool:
         """Send what can be sent within `grace` seconds, put the rest on disk, and end; False when that was begun before.
@@ -218,7 +253,9 @@ class Delivery:
     def _take(self, limit: int) -> list[Batch]:
         def take() -> list[Batch]:
             ordinal, entries = self.queue.take(limit)
-            return pack(entries, self._emitter_id, ordinal)
+            batches = pack(entries, self._emitter_id, ordinal)
+            self.queue.watches.attach(entries, batches)
+            return batches
 
         return self.queue.hand(take)
 
@@ -258,6 +295,7 @@ class Delivery:
         for attempt in range(attempts):
             answer = self._attempt(batch)
             if answer.outcome not in {Outcome.RETRY, Outcome.KEEP}:
+                self._error = None
                 if self._breaker.succeeded():
                     logger.info("monitoring_sdk: the sidecar at %s takes events again", self._settings.sidecar.url)
                 return answer
@@ -266,6 +304,7 @@ class Delivery:
             pause = max(answer.retry_after or 0.0, backoff(attempt, self._rng))
             if pause > LONGEST_WAIT or self._closing.wait(pause):
                 break
+        self._error = answer.detail
         if self._breaker.failed(self._clock(), answer.retry_after or 0.0) and not self._closing.is_set():
             where = f"wait in {self.spool.folder}" if self.spool is not None else "wait in memory"
             logger.warning(
@@ -292,6 +331,9 @@ class Delivery:
     def _accepted(self, batch: Batch, answer: Answer) -> None:
         if self.queue.settle(batch):
             self.counts.add("sent", len(batch) - len(answer.rejected))
+            rejected = {rejection.index for rejection in answer.rejected}
+            batch.tell(BACKEND, Verdict.DELIVERED, but=rejected)
+            batch.tell(BACKEND, Verdict.REJECTED, but=set(batch.watches) - rejected)
             note_rejections(answer, self.counts)
 
     def _refused(self, batch: Batch, answer: Answer) -> None:
@@ -304,6 +346,7 @@ class Delivery:
                 self._complain(error)
         if self.queue.settle(batch):
             self.counts.add("failed", len(batch))
+            batch.tell(BACKEND, Verdict.FAILED)
 
     # ------------------------------------------------------------------------------------------------------- the last resort
 
@@ -320,6 +363,7 @@ class Delivery:
                 self.queue.disk_failing = False
                 if self.queue.settle(batch):
                     self.counts.add("spooled", len(batch))
+                    batch.tell(BACKEND, Verdict.SPOOLED)
                 return
         if at_the_end:
             self._drop(batch, "spool_failed" if self.spool is not None else at_the_end)
@@ -336,6 +380,7 @@ class Delivery:
         if self.queue.settle(batch):
             self.counts.unreport(batch.report)
             self.counts.drop(reason, len(batch))
+            batch.tell(BACKEND, Verdict.DROPPED)
 
     def _put_away_queue(self, reason: str) -> None:
         while batches := self._take(MAX_BATCH_EVENTS):

@@ -2,7 +2,6 @@
 
 MonitoringError
 ├── ConfigurationError      what is configured is wrong; `problems` lists everything that is
-│   └── UnsupportedModeError    a mode that this version doesn't have
 ├── NotInitializedError     called before `initialize`, or after `close`
 └── InvalidEventError       an event that breaks the contract; `path` says where
 """
@@ -39,10 +38,6 @@ class ConfigurationError(MonitoringError):
 
     def __reduce__(self) -> tuple[type[ConfigurationError], tuple[str, tuple[Problem, ...]]]:
         return type(self), (self.source, self.problems)
-
-
-class UnsupportedModeError(ConfigurationError):
-    """`sdk.mode` names a mode that this version of the SDK doesn't have."""
 
 
 class NotInitializedError(MonitoringError):

@@ -1,4 +1,4 @@
-"""Sends batches to the sidecar over one kept connection, each request within a deadline however slowly the answer drips."""
+"""Posts over one kept connection, each request within a deadline however slowly the answer drips; first of all to the sidecar."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import io
 import json
 import os
 import socket
+import ssl
 import time
 import zlib
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from monitoring_sdk._batch import Batch
-from monitoring_sdk._config import SidecarSettings
 from monitoring_sdk._retry import retry_after
 from monitoring_sdk._transport import Answer, Outcome
 
+USER_AGENT = "monitoring-sdk-python"
 INGEST_PATH = "/v1/ingest/events"
 _WORTH_COMPRESSING = 1400
 """Bytes that fit into one packet anyway."""
@@ -33,43 +35,47 @@ _RETRY = frozenset({408, 425, 429})
 _REFUSED = frozenset({400, 415, 422})
 
 
-class SidecarTransport:
-    """Delivers to `POST {url}/v1/ingest/events`."""
+class Reply(NamedTuple):
+    """What a server answered."""
 
-    def __init__(self, settings: SidecarSettings) -> None:
-        address = urlsplit(settings.url)
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+
+class Poster:
+    """Posts to one URL over one kept connection. `context` is how a server with TLS is judged; None: as this machine does."""
+
+    def __init__(self, url: str, context: ssl.SSLContext | None = None) -> None:
+        address = urlsplit(url)
         self._https = address.scheme == "https"
-        self._host = address.hostname or "localhost"
+        self.host = address.hostname or "localhost"
         self._port = address.port or (443 if self._https else 80)
-        self._path = address.path.rstrip("/") + INGEST_PATH
-        self._compress = not _is_loopback(self._host)
-        self._headers = {"Content-Type": "application/x-ndjson", "User-Agent": "monitoring-sdk-python"}
-        if settings.token.strip():
-            self._headers["Authorization"] = f"Bearer {settings.token.strip()}"
+        self._path = (address.path or "/") + (f"?{address.query}" if address.query else "")
+        self._context = context
         self._connection: _Connection | None = None
         self._pid = os.getpid()
         self._interrupted = False
 
-    def send(self, batch: Batch, timeout: float) -> Answer:
-        """Post one batch; see `Transport.send`."""
-        body, headers = self._encoded(batch)
+    def post(self, body: bytes, headers: Mapping[str, str], timeout: float) -> Reply | str:
+        """The answer to one request, or why there is none within `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while not self._interrupted:
             connection, kept = self._connect()
             try:
-                status, answer_headers, answer = connection.exchange(self._path, body, headers, deadline)
+                reply = connection.exchange(self._path, body, headers, deadline)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 self.close()
                 if kept and isinstance(error, _STALE):
                     continue
-                return Answer(Outcome.RETRY, _described(error))
+                return _described(error)
             if connection.is_finished:
                 self.close()
-            return _judge(status, answer_headers, answer)
-        return Answer(Outcome.RETRY, "the SDK is closing")
+            return reply
+        return "the SDK is closing"
 
     def interrupt(self) -> None:
-        """Wake a `send` that waits for the server."""
+        """Wake a `post` that waits for the server."""
         self._interrupted = True
         connection = self._connection
         sock = connection.sock if connection is not None else None
@@ -91,8 +97,33 @@ class SidecarTransport:
             self._connection, self._pid = None, os.getpid()  # a forked child must not talk over its parent's
         if self._connection is not None:
             return self._connection, True
-        self._connection = _Connection(self._host, self._port, https=self._https)
+        self._connection = _Connection(self.host, self._port, https=self._https, context=self._context)
         return self._connection, False
+
+
+class SidecarTransport:
+    """Delivers to `POST {url}/v1/ingest/events`."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._poster = Poster(url.rstrip("/") + INGEST_PATH)
+        self._compress = not _is_loopback(self._poster.host)
+        self._headers = {"Content-Type": "application/x-ndjson", "User-Agent": USER_AGENT}
+        if token.strip():
+            self._headers["Authorization"] = f"Bearer {token.strip()}"
+
+    def send(self, batch: Batch, timeout: float) -> Answer:
+        """Post one batch; see `Transport.send`."""
+        body, headers = self._encoded(batch)
+        reply = self._poster.post(body, headers, timeout)
+        return Answer(Outcome.RETRY, reply) if isinstance(reply, str) else _judge(*reply)
+
+    def interrupt(self) -> None:
+        """Wake a `send` that waits for the server."""
+        self._poster.interrupt()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._poster.close()
 
     def _encoded(self, batch: Batch) -> tuple[bytes, dict[str, str]]:
         """The body, compressed when that pays: the way to another host is narrow, the loopback is not."""
@@ -108,9 +139,8 @@ class SidecarTransport:
 class _Connection:
     """One connection that keeps a deadline for the whole of an exchange."""
 
-    def __init__(self, host: str, port: int, *, https: bool) -> None:
-        kind = http.client.HTTPSConnection if https else http.client.HTTPConnection
-        self._http = kind(host, port)
+    def __init__(self, host: str, port: int, *, https: bool, context: ssl.SSLContext | None) -> None:
+        self._http = http.client.HTTPSConnection(host, port, context=context) if https else http.client.HTTPConnection(host, port)
         self.is_finished = False
 
     @property
@@ -118,17 +148,15 @@ class _Connection:
         """The open socket."""
         return cast("socket.socket | None", self._http.sock)
 
-    def exchange(
-        self, path: str, body: bytes, headers: dict[str, str], deadline: float
-    ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        """Status, headers and body of the answer. Raises OSError, HTTPException or ValueError."""
+    def exchange(self, path: str, body: bytes, headers: Mapping[str, str], deadline: float) -> Reply:
+        """The answer. Raises OSError, HTTPException or ValueError."""
         connection = self._http
         connection.timeout = _remaining(deadline)
         if connection.sock is None:
             connection.connect()
         sock: socket.socket = connection.sock
         sock.settimeout(_remaining(deadline))
-        connection.request("POST", path, body=body, headers=headers)
+        connection.request("POST", path, body=body, headers=dict(headers))
 
         def timed(sock: socket.socket, *args: Any, **kwargs: Any) -> _TimedResponse:
             return _TimedResponse(sock, deadline, *args, **kwargs)
@@ -138,7 +166,7 @@ class _Connection:
             length = _LARGEST_ANSWER if response.length is None else min(response.length, _LARGEST_ANSWER)
             answer = response.read(length)
             self.is_finished = response.will_close or not response.isclosed()
-            return response.status, response.headers, answer
+            return Reply(response.status, response.headers, answer)
 
     def close(self) -> None:
         self._http.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -25,6 +26,11 @@ def install() -> None:
     if not _hooked:
         _hooked = True
         atexit.register(_close)
+        # Before the interpreter runs what `atexit` holds, it shuts down the executors that sinks may need to deliver.
+        register = getattr(threading, "_register_atexit", None)
+        if register is not None:
+            with contextlib.suppress(RuntimeError):  # it has begun to end
+                register(_before_exit)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=_in_child)
     _close_in_workers_of_multiprocessing()
@@ -56,21 +62,28 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     """Do what the process would have done without us, with its events safe."""
     handler = _before.get(number, signal.SIG_DFL)
     if callable(handler):
-        if _state.client is not None:
-            _state.client.wake()
+        for client in _state.running():
+            client.wake()
         handler(number, frame)
         return
     if _state.client is not None:
         _runs.abort_open(signal.Signals(number).name, f"the process was ended by signal {number}")
     # The signal may have come in the middle of close(), which will not go on: do all of it again.
-    client = _state.client or _state.retired
-    if client is not None:
+    retired = () if _state.retired is None else (_state.retired,)
+    for client in (*_state.running(), *retired):
         client.close()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
+def _before_exit() -> None:
+    for client in _state.running():
+        client.before_exit()
+
+
 def _close() -> None:
+    for router in list(_state.routers):
+        router.close()
     client = _state.retire()
     if client is not None:
         client.close()
@@ -80,11 +93,11 @@ def _in_child() -> None:
     """After a fork: the child is an emitter of its own."""
     _runs.forget_open()
     _state.retired = None
-    if _state.client is not None:
-        _state.client.start_in_child()
-        util = sys.modules.get("multiprocessing.util")
+    util = sys.modules.get("multiprocessing.util")
+    for client in _state.running():
+        client.start_in_child()
         if util is not None:  # it clears what was registered before the fork, so register when it has
-            util.register_after_fork(_state.client, _close_at_worker_end)
+            util.register_after_fork(client, _close_at_worker_end)
 
 
 def _close_in_workers_of_multiprocessing() -> None:

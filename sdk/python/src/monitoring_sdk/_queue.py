@@ -15,6 +15,7 @@ from typing import Protocol
 from monitoring_sdk._batch import Batch, Entry
 from monitoring_sdk._config import QueueSettings
 from monitoring_sdk._counts import Counts
+from monitoring_sdk._results import Watches
 
 LARGE_TEXT = 4096
 """Events with more characters than this are bounded by their sum too; smaller ones by their number alone."""
@@ -61,6 +62,7 @@ class EventQueue:
         self.disk_failing = False
         """Set while the spool folder can't be written: then nobody waits for it."""
         self.attendants: Attendants | None = None
+        self.watches = Watches()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -183,8 +185,10 @@ class EventQueue:
         with self._lock:
             dropped = 0
             while self._entries and self._is_full():
-                self._large -= _large(self._entries.popleft())
+                oldest = self._entries.popleft()
+                self._large -= _large(oldest)
                 self._taken += 1
+                self.watches.lose(oldest[0])
                 dropped += 1
             if dropped:
                 self._counts.drop(reason, dropped)

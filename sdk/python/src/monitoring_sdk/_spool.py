@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
 import stat
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 from monitoring_sdk._batch import Batch, unpack
+from monitoring_sdk._config import AppSettings
 
 _NAME = re.compile(
     r"(?P<base>(?P<owner>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.\d+)\.\d{20}\.jsonl)(?:(?P<torn>\.tmp)|\.claimed-(?P<claimer>\d+))?"
@@ -30,6 +32,21 @@ class Claim:
         self._open_fds = open_fds
         open_fds.add(fd)
         self.batches = unpack(data)
+
+    @property
+    def emitter_id(self) -> str:
+        """Of the process that wrote it."""
+        return self._base.name.partition(".")[0]
+
+    @property
+    def number(self) -> int:
+        """The number of its first event, out of its name."""
+        return int(self._base.name.split(".")[2])
+
+    @property
+    def name(self) -> str:
+        """The file's name while nobody claims it."""
+        return self._base.name
 
     def done(self) -> None:
         """Its events are with the sidecar: delete it."""
@@ -268,3 +285,10 @@ def _may_be_stale(claimer: int, changed: float) -> bool:
     except PermissionError:
         return False
     return False
+
+
+def backend_folder(spool_dir: Path, app: AppSettings, backend: str) -> Path:
+    """Where direct mode keeps what one backend of one program could not take: below the folder, out of the sidecar's sight."""
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", app.name)[:80]
+    digest = hashlib.sha256(f"{app.site_id}\0{app.name}".encode()).hexdigest()[:8]
+    return spool_dir / "direct" / f"{name}-{digest}" / backend

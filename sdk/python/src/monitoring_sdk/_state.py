@@ -17,6 +17,9 @@ client: Client | None = None
 retired: Client | None = None
 """The client that was last taken out of service; it may still be closing."""
 
+routers: set[Client] = set()
+"""The running clients of `BackendRouter`s, which are no process's only one."""
+
 Link = tuple["Run", Any]
 """The active run, and the link that was active around it (or None)."""
 
@@ -30,6 +33,11 @@ def retire() -> Client | None:
         return None
     retired, client = client, None
     return retired
+
+
+def running() -> list[Client]:
+    """Every client that runs."""
+    return [*routers, *(() if client is None else (client,))]
 
 
 def require(call: str) -> Client:
