@@ -1,10 +1,14 @@
-"""Writes events as JSON Lines files in `date=…/hour=…` folders (UTC, by the event's timestamp), rotated by size and age."""
+"""Writes events as JSON Lines or Parquet files in `date=…/hour=…` folders (UTC, by the event's timestamp).
+
+Files are rotated by size and age. A Parquet file can't grow, so events are kept as synced JSON lines until their file is full or
+old enough, and are made into rows then.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
+import logging
 import os
 import re
 import time
@@ -17,9 +21,10 @@ from typing import Annotated, ClassVar, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from contract.errors import TrackMateError
 from contract.limits import MAX_BATCH_EVENTS, MAX_BODY_BYTES
 from sinks.base import DeliveryReport, Health, SinkBatch, SinkLimits, Unavailable, describe
-from sinks.jsonl_files import JsonlFolder
+from sinks.jsonl_files import RENAMED, Completion, JsonlFolder
 
 _MEGABYTE: Final = 1024 * 1024
 _ROTATION_TICK_SECONDS: Final = 1.0
@@ -30,8 +35,11 @@ _WHAT_TO_DO: Final = {
     errno.EACCES: "permission denied: let the agent's user write there or change `path`",
     errno.EPERM: "not permitted: let the agent's user write there or change `path`",
     errno.ENOTDIR: "a part of `path` is a file, not a folder: change `path`",
+    errno.ENOENT: "a folder or file below it was removed: the next try makes it anew",
     errno.EIO: "the disk reports an input/output error: check the disk",
 }
+
+logger = logging.getLogger(__name__)
 
 
 class FilesystemConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -39,15 +47,16 @@ class FilesystemConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
 
     path: Path
     """Folder to write to; made when it is missing."""
-    format: Literal["jsonl"] = "jsonl"
+    format: Literal["jsonl", "parquet"] = "jsonl"
+    """`jsonl`: each event's own JSON text on a line; `parquet`: the flat layout, one row an event."""
     rotate_size_mb: Annotated[float, Meta(gt=0)] = 100
-    """A file is completed when it has grown to this many MiB."""
+    """A file is completed when it has grown to this many MiB of JSON text."""
     rotate_seconds: Annotated[float, Meta(gt=0)] = 60
-    """A file is completed when its first batch is this old."""
+    """A file is completed when its first batch is this old; Parquet can be read from then on."""
 
 
 class FilesystemSink:
-    """One folder of JSON Lines files; what is reported delivered is synced, and a batch delivered twice stands once."""
+    """One folder of files; what is reported delivered is synced, and a batch delivered twice stands once."""
 
     Config: ClassVar[type[msgspec.Struct]] = FilesystemConfig
     limits: ClassVar[SinkLimits] = SinkLimits(MAX_BATCH_EVENTS, MAX_BODY_BYTES)
@@ -56,9 +65,11 @@ class FilesystemSink:
         self.name = name
         self._config = config
         self._clock = clock
+        self._completion = _completion(config.format)
         self._folders: dict[str, JsonlFolder] = {}
         self._disk: ThreadPoolExecutor | None = None
         self._rotation: asyncio.Task[None] | None = None
+        self._trouble: str | None = None
 
     async def open(self) -> None:
         """Make the folder and begin to rotate by age. Raises Unavailable when the folder can't be made or written."""
@@ -107,8 +118,18 @@ class FilesystemSink:
     async def _rotate_by_age(self) -> None:
         while True:
             await asyncio.sleep(_ROTATION_TICK_SECONDS)
-            with contextlib.suppress(Unavailable):  # delivering meets the same disk and reports it
+            try:
                 await self._on_disk(self._rotate, False)
+            except Unavailable as error:
+                self._rotation_failed(str(error))
+            else:
+                self._trouble = None
+
+    def _rotation_failed(self, message: str) -> None:
+        """Tell it once: what is not rotated is kept and readable by this sink, but not by others yet."""
+        if message != self._trouble:
+            logger.warning("files could not be completed; that is tried again", extra={"backend": self.name, "error": message})
+        self._trouble = message
 
     def _append(self, batch: SinkBatch) -> None:
         folder = self._folders.get(batch.spool_id)
@@ -118,6 +139,7 @@ class FilesystemSink:
                 batch.spool_id,
                 rotate_bytes=int(self._config.rotate_size_mb * _MEGABYTE),
                 rotate_seconds=self._config.rotate_seconds,
+                completion=self._completion,
             )
         partitions: dict[str, list[tuple[int, bytes]]] = {}
         for seq, line in zip(batch.seqs, batch.lines, strict=True):
@@ -152,6 +174,17 @@ class FilesystemSink:
     def _explain(self, error: OSError) -> str:
         advice = _WHAT_TO_DO.get(error.errno or 0, describe(error))
         return f"backend '{self.name}' can't write to {self._config.path}: {advice}"
+
+
+def _completion(form: Literal["jsonl", "parquet"]) -> Completion:
+    if form == "jsonl":
+        return RENAMED
+    try:
+        from sinks.parquet_files import complete_as_parquet
+    except ImportError as error:
+        message = f"format 'parquet' can't be written: {error}. Install what it needs: pip install 'trackmate[filesystem]'"
+        raise TrackMateError(message) from error
+    return Completion(".parquet", complete_as_parquet, at_once=False)
 
 
 class _Moment(msgspec.Struct):

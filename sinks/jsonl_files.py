@@ -3,13 +3,17 @@
 One `JsonlFolder` writes for one log (`spool_id`) below one folder:
 
     date=2026-07-01/hour=09/<spool id>-<first seq>.jsonl.open           grows
-    date=2026-07-01/hour=09/<spool id>-<first seq>-<last seq>.jsonl     complete, never touched again
+    date=2026-07-01/hour=09/<spool id>-<first seq>-<last seq>.jsonl     complete, never touched again; or .parquet
     .state/<spool id>.json                                              what the files hold, for certain
 
 Sequence numbers in names have 20 digits. A batch is appended to the growing files of its hours, these are synced, and only
 then the state (sequence numbers covered, length of each growing file) is replaced. After a crash the state is the truth: a
 growing file is cut to the recorded length, so what was half written comes again with the next delivery, and what is covered
 is passed over.
+
+A growing file becomes the complete one by its `Completion`: renamed, or made into another format beside it. The complete file
+appears in one step, then the state forgets the growing one, then that is removed. A growing file whose complete file is there
+after a crash was completed, as nothing is appended in between.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ from __future__ import annotations
 import contextlib
 import os
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +30,8 @@ import msgspec
 
 STATE_FOLDER: Final = ".state"
 OPEN_SUFFIX: Final = ".jsonl.open"
+COMPLETE_SUFFIXES: Final = (".jsonl", ".parquet")
+ASIDE_SUFFIX: Final = ".tmp"
 
 
 class Intervals:
@@ -73,6 +80,19 @@ class State(msgspec.Struct):
     """By partition folder, relative."""
 
 
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How growing files become complete: `complete(growing, final)` makes `final` appear in one step, or raises OSError."""
+
+    suffix: str
+    complete: Callable[[Path, Path], object]
+    at_once: bool
+    """Whether it is quick enough to be done before a batch is acknowledged."""
+
+
+RENAMED: Final = Completion(".jsonl", Path.rename, at_once=True)
+
+
 def write_durably(path: Path, content: bytes) -> None:
     """Replace a file's content so that a crash leaves the old or the new one: written aside, synced, renamed, folder synced."""
     aside = path.with_name(path.name + ".tmp")
@@ -96,9 +116,19 @@ def sync_folder(folder: Path) -> None:
 class JsonlFolder:
     """The files of one log below `root`. Every method does blocking I/O and raises OSError when the disk fails."""
 
-    def __init__(self, root: Path, spool_id: str, *, rotate_bytes: int, rotate_seconds: float, max_open: int = 48) -> None:
+    def __init__(
+        self,
+        root: Path,
+        spool_id: str,
+        *,
+        rotate_bytes: int,
+        rotate_seconds: float,
+        max_open: int = 48,
+        completion: Completion = RENAMED,
+    ) -> None:
         self.root = root
         self.spool_id = spool_id
+        self._completion = completion
         self._rotate_bytes = rotate_bytes
         self._rotate_seconds = rotate_seconds
         self._max_open = max_open
@@ -131,43 +161,52 @@ class JsonlFolder:
                 self._recover()
             raise
         self._covered = covered
-        self._rotate_full()
+        if self._completion.at_once:
+            self._rotate(self._full())
         return written
 
     def rotate(self, now: float, *, everything: bool = False) -> None:
-        """Complete the growing files that are old enough, or all of them."""
-        self._rotate([p for p, f in self._state.open.items() if everything or now - f.since >= self._rotate_seconds])
+        """Complete the growing files that are full or old enough, or all of them."""
+        full = set(self._full())
+        self._rotate([p for p, f in self._state.open.items() if everything or p in full or now - f.since >= self._rotate_seconds])
 
     def idle(self) -> bool:
         """Whether no file is growing."""
         return not self._state.open
 
-    def _rotate_full(self) -> None:
+    def _full(self) -> list[str]:
         full = [p for p, f in self._state.open.items() if f.size >= self._rotate_bytes]
         by_age = sorted(self._state.open, key=lambda p: self._state.open[p].since)
         surplus = by_age[: max(0, len(by_age) - self._max_open)]
-        self._rotate(list(dict.fromkeys([*full, *surplus])))
+        return list(dict.fromkeys([*full, *surplus]))
 
     def _rotate(self, partitions: list[str]) -> None:
+        for partition in partitions:
+            file = self._state.open[partition]
+            growing = self._open_path(partition, file.first)
+            if growing.exists():
+                self._completion.complete(growing, self._final_path(partition, file, self._completion.suffix))
+                sync_folder(growing.parent)
+        self._forget(partitions)
+
+    def _forget(self, partitions: list[str]) -> None:
+        """Take completed files out of the state, then away."""
         if not partitions:
             return
-        for partition in partitions:
-            self._complete(partition, self._state.open[partition])
+        growing = [self._open_path(partition, self._state.open[partition].first) for partition in partitions]
         self._store(State(self._state.covered, {p: f for p, f in self._state.open.items() if p not in partitions}))
+        for path in growing:
+            path.unlink(missing_ok=True)
 
-    def _complete(self, partition: str, file: OpenFile) -> None:
-        growing = self._open_path(partition, file.first)
-        final = growing.with_name(f"{self.spool_id}-{file.first:020}-{file.last:020}.jsonl")
-        if growing.exists():
-            growing.rename(final)
-            sync_folder(final.parent)
+    def _final_path(self, partition: str, file: OpenFile, suffix: str) -> Path:
+        return self.root / partition / f"{self.spool_id}-{file.first:020}-{file.last:020}{suffix}"
 
     def _append_to(self, partition: str, numbered: list[tuple[int, bytes]], now: float) -> OpenFile:
         known = self._state.open.get(partition)
         first = numbered[0][0] if known is None else known.first
         path = self._open_path(partition, first)
         data = b"\n".join(line for _, line in numbered) + b"\n"
-        if known is None and not path.parent.is_dir():
+        if not path.parent.is_dir():
             self._make_folders(path.parent)
         with path.open("ab") as handle:
             size = min(handle.tell(), 0 if known is None else known.size)
@@ -203,11 +242,19 @@ class JsonlFolder:
         self._state = state
 
     def _recover(self) -> None:
-        """Cut every growing file to what the state records, and remove those it doesn't know."""
+        """Finish what was completed, cut every growing file to what the state records, and remove those it doesn't know."""
+        self._forget(
+            [
+                partition
+                for partition, file in self._state.open.items()
+                if any(self._final_path(partition, file, suffix).exists() for suffix in COMPLETE_SUFFIXES)
+            ]
+        )
         known = {self._open_path(partition, file.first): file for partition, file in self._state.open.items()}
         for path, file in known.items():
             if path.exists() and path.stat().st_size > file.size:
                 os.truncate(path, file.size)
-        for path in self.root.glob(f"date=*/hour=*/{self.spool_id}-*{OPEN_SUFFIX}"):
-            if path not in known:
-                path.unlink()
+        for suffix in (OPEN_SUFFIX, ASIDE_SUFFIX):
+            for path in self.root.glob(f"date=*/hour=*/{self.spool_id}-*{suffix}"):
+                if path not in known:
+                    path.unlink()

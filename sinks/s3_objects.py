@@ -14,15 +14,15 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from contract.columns import COLUMNS, flatten
 from contract.event import Event
 from sinks.jsonl_files import Intervals
+from sinks.parquet_files import table_of
 
 Format = Literal["jsonl", "parquet"]
 Compression = Literal["zstd", "gzip", "none"]
@@ -36,16 +36,6 @@ _PARQUET: Final = (".parquet", "application/vnd.apache.parquet")
 _PARQUET_LEVELS: Final = {"zstd": 3, "gzip": 6}
 _ZSTD_LEVEL: Final = 3
 _GZIP_LEVEL: Final = 6
-_ARROW: Final[dict[str, pa.DataType]] = {
-    "string": pa.string(),
-    "int64": pa.int64(),
-    "float64": pa.float64(),
-    "timestamp": pa.timestamp("us"),
-    "json": pa.string(),
-}
-SCHEMA: Final = pa.schema([pa.field(c.name, _ARROW[c.type], c.nullable) for c in COLUMNS])
-"""The flat layout as Arrow sees it; `timestamp` is UTC without a zone."""
-
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
 _NUMBERS: Final = re.compile(r"-(\d{20})-(\d{20})\.[a-z.]+")
 
@@ -113,11 +103,9 @@ def jsonl(lines: Sequence[bytes], compression: Compression) -> bytes:
 
 def parquet(events: Sequence[Event], compression: Compression) -> bytes:
     """The events as one Parquet file in the flat layout."""
-    columns: list[tuple[Any, ...]] = list(zip(*map(flatten, events), strict=True))
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
     stream = pa.BufferOutputStream()
     pq.write_table(
-        pa.Table.from_arrays(arrays, schema=SCHEMA),
+        table_of(events),
         stream,
         compression=compression,
         compression_level=_PARQUET_LEVELS.get(compression),

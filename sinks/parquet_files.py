@@ -1,0 +1,101 @@
+"""Parquet in the flat layout of `contract.columns`: the schema, events as a table, and a file of lines made into one of rows."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contract import codec
+from contract.columns import COLUMNS, flatten
+from contract.event import Event
+
+ROW_GROUP_ROWS: Final = 32_768
+"""Rows in a group at least, save in the last: enough for a reader to skip by statistics, little enough to hold in memory."""
+_READ_BYTES: Final = 512 * 1024
+"""JSON text decoded at a time: below the events and bytes of one batch."""
+_NDJSON: Final = "application/x-ndjson"
+
+_ARROW: Final[dict[str, pa.DataType]] = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "timestamp": pa.timestamp("us"),
+    "json": pa.string(),
+}
+SCHEMA: Final = pa.schema([pa.field(c.name, _ARROW[c.type], c.nullable) for c in COLUMNS])
+"""The flat layout as Arrow sees it; `timestamp` is UTC without a zone."""
+
+logger = logging.getLogger(__name__)
+
+
+class Unreadable(ValueError):
+    """A line that is no valid event."""
+
+
+def table_of(events: Sequence[Event]) -> pa.Table:
+    """The events as rows of SCHEMA, in their order."""
+    columns: list[tuple[Any, ...]] = list(zip(*map(flatten, events), strict=True)) or [() for _ in SCHEMA]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def write_parquet(lines: Path, target: Path) -> None:
+    """Write the events of a JSON Lines file into a new and synced Parquet file, a part at a time.
+
+    Raises OSError when the disk fails and Unreadable for what is no event; the target is removed then.
+    """
+    try:
+        with target.open("wb") as handle:
+            with pq.ParquetWriter(handle, SCHEMA, compression="zstd") as writer:
+                for table in _row_groups(lines):
+                    writer.write_table(table)
+            handle.flush()
+            os.fsync(handle.fileno())
+    except (OSError, Unreadable):
+        target.unlink(missing_ok=True)
+        raise
+
+
+def complete_as_parquet(growing: Path, final: Path) -> None:
+    """Make the growing file of JSON lines into the complete `final`, which appears whole or not at all; the lines stay.
+
+    Lines that are no events are kept as they are, in a file that ends in `.jsonl`.
+    """
+    aside = final.with_name(final.name + ".tmp")
+    try:
+        write_parquet(growing, aside)
+    except Unreadable as error:
+        logger.warning(
+            "a file holds lines that are no events: it stays JSON Lines",
+            extra={"file": str(final.with_suffix(".jsonl")), "error": str(error)},
+        )
+        growing.rename(final.with_suffix(".jsonl"))
+        return
+    with contextlib.ExitStack() as undo:
+        undo.callback(aside.unlink, missing_ok=True)
+        aside.replace(final)
+        undo.pop_all()
+
+
+def _row_groups(lines: Path) -> Iterator[pa.Table]:
+    waiting: list[pa.Table] = []
+    rows = 0
+    with lines.open("rb") as handle:
+        while part := handle.readlines(_READ_BYTES):
+            batch = codec.decode_batch(b"".join(part), _NDJSON)
+            if batch.rejected:
+                raise Unreadable(f"{lines}: {batch.rejected[0].error}")
+            waiting.append(table_of(batch.events))
+            rows += len(batch.events)
+            if rows >= ROW_GROUP_ROWS:
+                yield pa.concat_tables(waiting).combine_chunks()
+                waiting, rows = [], 0
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
