@@ -98,9 +98,14 @@ class DeadLetters:
         """The files that nobody works on, oldest events first."""
         return sorted(self.folder.glob(f"[0-9]*{_SUFFIX}"))
 
-    def bytes(self) -> int:
-        """What the files take, in bytes."""
-        return sum(path.stat().st_size for path in self.files())
+    def peek(self) -> Iterator[list[DeadLetter]]:
+        """The letters of each file that nobody works on, without claiming it."""
+        for path in self.files():
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:
+                continue  # claimed since it was listed
+            yield _read(path, content).letters
 
     def find(self, event_id: str, seq: int | None, spend: Callable[[int], bool]) -> DeadLetter | None:
         """The letter of an event, in files that are being replayed too; with `seq`, only files that can hold it are read.

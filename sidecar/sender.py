@@ -150,7 +150,7 @@ class Sender:
         try:
             async with asyncio.timeout(self._settings.timeout):
                 await self._ensure_open()
-                report = _checked(batch, await self._sink.deliver(batch))
+                report = checked(batch, await self._sink.deliver(batch))
         except asyncio.CancelledError:
             self.breaker.abandoned(probe=probe)
             raise
@@ -276,7 +276,7 @@ class Sender:
         return str(error) if isinstance(error, SinkError) else describe(error)
 
 
-def _checked(batch: SinkBatch, report: DeliveryReport) -> DeliveryReport:
+def checked(batch: SinkBatch, report: DeliveryReport) -> DeliveryReport:
     """A report that accounts for every event once. Raises Unavailable otherwise: then nothing of it can be trusted."""
     places = [item.index for item in report.refused] + report.retry
     if report.delivered + len(places) != batch.count or len(set(places)) != len(places):
