@@ -1,7 +1,8 @@
 """Configuration from a file, the environment and arguments, checked against a JSON Schema, with every mistake named at once.
 
 Later wins: the schema's defaults (applied by the part that reads it), the file, the environment (`PREFIX__A__B=value` steps
-into levels), arguments. `${VAR}` and `${VAR:-default}` are replaced in every string of the file.
+into levels), arguments. `${VAR}` and `${VAR:-default}` are replaced in every string of the file; in a block with
+`enabled: false` a variable may be unset.
 """
 
 from __future__ import annotations
@@ -189,6 +190,8 @@ def _parse(text: str) -> Any:
 
 def _interpolate(value: Any, environ: Mapping[str, str], path: str, problems: list[Problem]) -> Any:
     if isinstance(value, dict):
+        if value.get("enabled") is False:  # nobody needs what it holds
+            problems = []
         return {
             key: _interpolate(entry, environ, f"{path}.{key}" if path else str(key), problems) for key, entry in value.items()
         }

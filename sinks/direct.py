@@ -1,4 +1,4 @@
-"""The sinks in plain Python types, for the direct mode of an SDK that imports nothing of ours: entry point `v1` of `trackmate.direct`.
+"""The sinks in plain Python types, for an SDK that imports nothing of ours: the entry point `v1` of the group `trackmate.direct`.
 
 An SDK loads this module through that entry point, and with it every sink that is installed, be it ours or a third party's. What
 stands here keeps its meaning: something else would be `v2`.
@@ -80,6 +80,8 @@ def problems(kind: str, config: Mapping[str, Any], base: Path | None = None) -> 
         return [(f"config.{problem.path}".rstrip("."), problem.message) for problem in error.problems]
     except TrackMateError as error:
         return [(NOT_INSTALLED, str(error.__cause__ or error))]
+    except Exception as error:  # noqa: BLE001 - what other packages do when they are imported is theirs
+        return [(NOT_INSTALLED, describe(error))]
     return []
 
 

@@ -54,6 +54,23 @@ def test_text_that_looks_like_a_number_is_turned_into_one(tmp_path):
     assert load(tmp_path, GOOD, {"TRACKMATE__LAKE__ROOT": "007"})["lake"]["root"] == "007"
 
 
+def test_an_unset_variable_of_a_disabled_backend_stops_the_start(tmp_path):
+    file = tmp_path / "sidecar.yaml"
+    text = """
+sidecar:
+  spool: {dir: spool}
+  backends:
+    - {type: zabbix, enabled: %s, config: {url: "http://zabbix:10051", api_key: "${ZABBIX_API_KEY}"}}
+"""
+    file.write_text(text % "false")
+    loaded = settings.load("sidecar", file, env_prefix="TRACKMATE", environ={})
+    assert loaded["sidecar"]["backends"][0]["config"]["api_key"] == ""
+    file.write_text(text % "true")
+    with pytest.raises(ConfigError) as caught:
+        settings.load("sidecar", file, env_prefix="TRACKMATE", environ={})
+    assert [problem.path for problem in caught.value.problems] == ["sidecar.backends[0].config.api_key"]
+
+
 @pytest.mark.parametrize("text", ["- a", "a: [", "\x00"])
 def test_a_file_that_is_no_mapping_gives_a_traceback(tmp_path, text):
     assert str(tmp_path / "trackmate.yaml") in problems(tmp_path, text)[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,7 +18,8 @@ from typing import Any
 import pytest
 
 import monitoring_sdk
-from monitoring_sdk import _state
+from monitoring_sdk import _plugins, _state
+from sinks import registry
 
 ACCEPT: dict[str, Any] = {}
 
@@ -182,6 +184,69 @@ def initialize(sidecar: MisbehavingSidecar, spool_dir: Path) -> Iterator[Callabl
             "sidecar__spool_dir": str(spool_dir),
             "sidecar__timeout": 5.0,
             "queue__flush_interval": 0.05,
+        }
+        monitoring_sdk.initialize(**{**settings, **overrides})
+
+    yield start
+    monitoring_sdk.close()
+    assert _state.client is None
+
+
+ODD_SINK = Path(__file__).with_name("odd_sink.py")
+
+
+@pytest.fixture
+def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package of somebody else is installed, with the sink `odd` (see odd_sink.py); its folder is on the path of programs too."""
+    site = tmp_path / "site"
+    info = site / "odd_sink-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-sink\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[trackmate.sinks]\nodd = odd_sink:OddSink\nlacking = odd_sink_that_lacks_a_package:Sink\n"
+    )
+    shutil.copy(ODD_SINK, site)
+    (site / "odd_sink_that_lacks_a_package.py").write_text("import a_package_that_nobody_has\n")
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.syspath_prepend(str(site))
+    _forget_entry_points()
+    yield site
+    sys.modules.pop("odd_sink", None)
+    monkeypatch.undo()
+    _forget_entry_points()
+
+
+def _forget_entry_points() -> None:
+    _plugins.entry_points.cache_clear()
+    registry._entry_points.cache_clear()
+
+
+def written(folder: Path) -> list[dict[str, Any]]:
+    """The events in the files of a `filesystem` backend, growing ones too."""
+    lines = [line for file in folder.glob("date=*/hour=*/*.jsonl*") for line in file.read_bytes().splitlines()]
+    return sorted((json.loads(line) for line in lines), key=lambda event: (event["emitter"]["id"], event["emitter"]["seq"]))
+
+
+@pytest.fixture
+def gateway() -> Iterator[MisbehavingSidecar]:
+    """What a `managed` backend talks to; it misbehaves as the sidecar does."""
+    server = MisbehavingSidecar()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def direct(sidecar: MisbehavingSidecar, spool_dir: Path, tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """`monitoring_sdk.initialize` in direct mode with quick settings and these backends; overrides as there."""
+
+    def start(*backends: dict[str, Any], **overrides: Any) -> None:
+        settings = {
+            "app": {"name": "etcher", "site_id": "fab1"},
+            "mode": "direct",
+            "sidecar__url": sidecar.url,
+            "sidecar__spool_dir": str(spool_dir),
+            "queue__flush_interval": 0.05,
+            "direct_backends": list(backends),
         }
         monitoring_sdk.initialize(**{**settings, **overrides})
 

@@ -174,7 +174,11 @@ sdk:
             {"direct_backends": [{"type": "filesystem", "config": {"format": "csv", "path": "p"}}]},
             "sdk.direct_backends[0].config.format",
         ),
-        ({"direct_backends": [{"type": "s3", "name": "No!"}]}, "sdk.direct_backends[0].name"),
+        ({"direct_backends": [{"type": "kafka", "name": "No!"}]}, "sdk.direct_backends[0].name"),
+        ({"direct_backends": [{"type": "kafka", "timeout": 0}]}, "sdk.direct_backends[0].timeout"),
+        ({"direct_backends": [{"type": "s3", "config": {"region": "x"}}]}, "sdk.direct_backends[0].config.bucket"),
+        ({"direct_backends": [{"type": "managed", "config": {"url": "x"}}]}, "sdk.direct_backends[0].config.url"),
+        ({"direct_backends": [{"type": "sidecar", "config": {"uri": "x"}}]}, "sdk.direct_backends[0].config.uri"),
     ],
 )
 def test_each_mistake_is_found_at_its_place(overrides, path):

@@ -85,11 +85,15 @@ class Counts:
     def snapshot(self, *, received: int, queued: int) -> Stats:
         """All of it now; `received` counts what came from the program, `queued` what is in memory."""
         with self._lock:
-            numbers = dict(self._numbers)
+            numbers = self._numbers
             return Stats(
-                emitted=received + numbers.pop("reports"),
+                emitted=received + numbers["reports"],
+                sent=numbers["sent"],
+                rejected=numbers["rejected"],
+                spooled=numbers["spooled"],
+                replayed=numbers["replayed"],
+                failed=numbers["failed"],
                 dropped=sum(self._dropped.values()),
                 queued=queued,
                 dropped_by_reason=dict(self._dropped),
-                **numbers,
             )

@@ -41,6 +41,7 @@ _PATIENCE = 2.0
 """How long to wait for another process that writes for the same dead one, in seconds."""
 
 _POLL = 0.01
+_TIDY_INTERVAL = 60.0
 _STALE_STATE = 30 * 86_400.0
 """Seconds after which the state of a dead log is no longer needed: nothing of it will be delivered again."""
 
@@ -74,14 +75,12 @@ class FilesystemBackend:
         self._log: _Log | None = None
         self._in_doubt = False
         """Whether a batch may have been written though it counts as not delivered: then it may come again, and the state stays."""
-        self._tidied = False
+        self._next_tidying = 0.0
 
     def send(self, batch: Batch, timeout: float) -> Answer:
         """Append the batch and sync."""
         began = self._clock()
         try:
-            if not self._tidied:
-                self._tidy()
             if batch.log == self._own_log:
                 self._append(batch)
             else:
@@ -112,12 +111,15 @@ class FilesystemBackend:
             log.free()
 
     def tick(self) -> None:
-        """Complete the files that are old enough."""
-        if self._log is not None:
-            try:
+        """Complete the files that are old enough, and those that dead processes left."""
+        try:
+            if self._log is not None:
                 self._log.rotate(self._clock(), self._rotate_bytes, self._rotate_seconds)
-            except OSError:  # the next batch meets the same disk and reports it
-                self.forget()
+            if self._clock() >= self._next_tidying:
+                self._next_tidying = self._clock() + _TIDY_INTERVAL
+                self._tidy()
+        except OSError:  # the next batch meets the same disk and reports it
+            self.forget()
 
     def interrupt(self) -> None:
         """Nothing can be done about a disk that hangs."""
@@ -139,9 +141,7 @@ class FilesystemBackend:
 
     def _tidy(self) -> None:
         """Complete what dead processes left growing, and forget them in the end."""
-        states = self._root / STATE_FOLDER
-        states.mkdir(parents=True, exist_ok=True)
-        for lock in states.glob("*.lock"):
+        for lock in (self._root / STATE_FOLDER).glob("*.lock"):
             log = _Log.of_the_dead(self._root, lock)
             if log is None:
                 continue
@@ -151,7 +151,6 @@ class FilesystemBackend:
                     log.remove()
             finally:
                 log.free()
-        self._tidied = True
 
     def _explained(self, error: OSError) -> str:
         return f"can't write to {self._root}: {_ADVICE.get(error.errno or 0, str(error))}"
