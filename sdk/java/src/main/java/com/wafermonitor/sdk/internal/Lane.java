@@ -1,0 +1,258 @@
+package com.wafermonitor.sdk.internal;
+
+import com.wafermonitor.sdk.Stats;
+import com.wafermonitor.sdk.backends.Answer;
+import com.wafermonitor.sdk.backends.Batch;
+import com.wafermonitor.sdk.backends.Outcome;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.lang.System.Logger;
+import java.lang.System.Logger.Level;
+import java.time.Duration;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+
+/** The way to one backend: its attempts, its breaker, its part of the spool folder, its counts. */
+final class Lane {
+    private static final Logger LOGGER = System.getLogger("com.wafermonitor.sdk");
+
+    /** A receiver that asks for a longer pause than this is left alone: its batch goes to disk meanwhile. In seconds. */
+    private static final double LONGEST_WAIT = 10.0;
+
+    /** What the end of the SDK means for the lanes. */
+    static final class Closing {
+        final CountDownLatch latch = new CountDownLatch(1);
+        volatile long deadline;
+
+        boolean isOn() {
+            return latch.getCount() == 0;
+        }
+
+        /** Wait; whether closing has begun. */
+        boolean await(double seconds) {
+            try {
+                return latch.await((long) (seconds * 1e9), TimeUnit.NANOSECONDS);
+            } catch (InterruptedException ended) {
+                Thread.currentThread().interrupt();
+                return true;
+            }
+        }
+    }
+
+    final Settings.Target target;
+    final Spool spool;
+    final Retry.Breaker breaker = new Retry.Breaker();
+    private final Settings.Sidecar settings;
+    private final Closing closing;
+    private final Counts.Tally counts = new Counts.Tally();
+    private long replayed;
+    private volatile String lastError = "";
+    volatile boolean diskFailing;
+
+    Lane(Settings.Target target, Settings.Sidecar settings, Spool spool, Closing closing) {
+        this.target = target;
+        this.settings = settings;
+        this.spool = spool;
+        this.closing = closing;
+    }
+
+    boolean allows() {
+        return breaker.allows(System.nanoTime());
+    }
+
+    // ---------------------------------------------------------------------------------------------------------- delivering
+
+    /** Hand over what is pending of a share, or put it away; what can't be put away stays pending. */
+    void deliver(Parcel.Share share) {
+        Batch batch;
+        while ((batch = share.next()) != null) {
+            if (!allows()) {
+                if (!putAway(share, batch, "")) {
+                    return;
+                }
+                continue;
+            }
+            Answer answer = send(batch, breaker.isClosed() ? 1 + settings.retries() : 1);
+            if (answer.outcome() == Outcome.ACCEPTED) {
+                accepted(share, batch, answer);
+            } else if (answer.outcome() == Outcome.TOO_LARGE && batch.size() > 1) {
+                share.split(batch);
+            } else if (answer.outcome() == Outcome.REFUSED || answer.outcome() == Outcome.TOO_LARGE) {
+                refused(share, batch, answer);
+            } else if (!putAway(share, batch, "")) {
+                return;
+            }
+        }
+    }
+
+    /** The answer to the last of up to so many attempts; the breaker knows of it. */
+    Answer send(Batch batch, int attempts) {
+        for (int attempt = 0; ; attempt++) {
+            Answer answer = attempt(batch);
+            if (answer.outcome() != Outcome.RETRY && answer.outcome() != Outcome.KEEP) {
+                lastError = answer.outcome() == Outcome.ACCEPTED ? "" : answer.detail();
+                if (breaker.succeeded()) {
+                    LOGGER.log(Level.INFO, "monitoring-sdk: {0} takes events again", target.description());
+                }
+                return answer;
+            }
+            lastError = answer.detail();
+            double pause = Math.max(answer.retryAfter(), Retry.backoff(attempt));
+            boolean last = answer.outcome() == Outcome.KEEP || attempt + 1 >= attempts || pause > LONGEST_WAIT;
+            if (last || closing.await(pause)) {
+                failed(answer);
+                return answer;
+            }
+        }
+    }
+
+    private void failed(Answer answer) {
+        if (breaker.failed(System.nanoTime(), answer.retryAfter()) && !closing.isOn()) {
+            LOGGER.log(
+                    Level.WARNING,
+                    "monitoring-sdk: {0} does not take events ({1}); they wait in {2}",
+                    target.description(),
+                    answer.detail(),
+                    spool == null ? "memory" : spool.folder());
+        }
+    }
+
+    private Answer attempt(Batch batch) {
+        double timeout = settings.timeout();
+        if (closing.isOn()) {
+            timeout = Math.min(timeout, Math.max(0.05, (closing.deadline - System.nanoTime()) / 1e9));
+        }
+        try {
+            return target.backend().deliver(batch, Duration.ofNanos((long) (timeout * 1e9)));
+        } catch (RuntimeException mistake) { // backends come from outside too, and no batch may be lost with a mistake in one
+            LOGGER.log(Level.ERROR, "monitoring-sdk: a mistake in the backend " + target.name(), mistake);
+            return new Answer(Outcome.RETRY, mistake.toString());
+        }
+    }
+
+    private void accepted(Parcel.Share share, Batch batch, Answer answer) {
+        if (share.finish(batch)) {
+            Counts.Tally tally = new Counts.Tally();
+            tally.rejected = answer.rejected().size();
+            tally.sent = batch.size() - tally.rejected;
+            add(share, tally);
+            noteRejections(answer);
+        }
+    }
+
+    /** Say why the first of the rejected events of a batch was. */
+    void noteRejections(Answer answer) {
+        if (!answer.rejected().isEmpty()) {
+            Answer.Rejection first = answer.rejected().get(0);
+            LOGGER.log(
+                    Level.WARNING,
+                    "monitoring-sdk: {0} refused {1} event(s); the first: {2}: {3}",
+                    target.description(),
+                    answer.rejected().size(),
+                    first.path(),
+                    first.error());
+        }
+    }
+
+    /** The receiver will never take this batch: keep it aside. */
+    private void refused(Parcel.Share share, Batch batch, Answer answer) {
+        LOGGER.log(
+                Level.ERROR,
+                "monitoring-sdk: {0} refused a batch of {1} event(s) for good: {2}",
+                target.description(),
+                batch.size(),
+                answer.detail());
+        if (spool != null) {
+            try {
+                spool.setAside(batch);
+            } catch (IOException | UncheckedIOException error) {
+                complain(error);
+            }
+        }
+        if (share.finish(batch)) {
+            Counts.Tally tally = new Counts.Tally();
+            tally.failed = batch.size();
+            add(share, tally);
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------------ the last resort
+
+    /** Put a batch on disk; without disk drop it for that reason, unless it is empty: then it stays pending. Whether it is gone. */
+    boolean putAway(Parcel.Share share, Batch batch, String atTheEnd) {
+        if (spool != null) {
+            try {
+                spool.write(batch);
+                diskFailing = false;
+                if (share.finish(batch)) {
+                    Counts.Tally tally = new Counts.Tally();
+                    tally.spooled = batch.size();
+                    add(share, tally);
+                }
+                return true;
+            } catch (IOException | UncheckedIOException error) {
+                complain(error);
+            }
+        }
+        if (atTheEnd.isEmpty()) {
+            return false;
+        }
+        if (share.finish(batch)) {
+            Counts.Tally tally = new Counts.Tally();
+            tally.dropped = batch.size();
+            add(share, tally);
+        }
+        return true;
+    }
+
+    /** Why something is dropped here. */
+    String reason() {
+        return spool == null ? "undeliverable" : "spool_failed";
+    }
+
+    /** Say that the spool folder fails, once until it works again. */
+    private void complain(Exception error) {
+        if (!diskFailing) {
+            LOGGER.log(
+                    Level.ERROR,
+                    "monitoring-sdk: can''t write to the spool folder {0}: {1}; check space and rights",
+                    spool.folder(),
+                    error);
+        }
+        diskFailing = true;
+    }
+
+    // -------------------------------------------------------------------------------------------------------------- counts
+
+    private void add(Parcel.Share share, Counts.Tally tally) {
+        synchronized (share) {
+            plus(share.tally, tally);
+        }
+        synchronized (counts) {
+            plus(counts, tally);
+        }
+    }
+
+    private static void plus(Counts.Tally sum, Counts.Tally tally) {
+        sum.sent += tally.sent;
+        sum.rejected += tally.rejected;
+        sum.spooled += tally.spooled;
+        sum.failed += tally.failed;
+        sum.dropped += tally.dropped;
+    }
+
+    void addReplayed(Counts.Tally tally) {
+        synchronized (counts) {
+            replayed += tally.sent;
+            counts.rejected += tally.rejected;
+            counts.failed += tally.failed;
+        }
+    }
+
+    Stats.BackendStats stats() {
+        synchronized (counts) {
+            return new Stats.BackendStats(
+                    counts.sent, counts.rejected, counts.spooled, replayed, counts.failed, counts.dropped, lastError);
+        }
+    }
+}
