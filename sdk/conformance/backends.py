@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import zstandard
 
 from sdk.conformance.misbehaving import MisbehavingSidecar
+from tests.services.elasticsearch import Elasticsearch
+from tests.services.proxy import Proxy
 from tests.services.versitygw import VersityGw
 
 
@@ -133,6 +135,37 @@ def _plain(file: Path) -> bytes:
     return data
 
 
+class ElkTarget:
+    """An index of a real Elasticsearch; it is down when nothing listens at the address that the SDK has."""
+
+    def __init__(self, server: Elasticsearch) -> None:
+        self._server = server
+        self._index = server.fresh_index()
+        self._proxy = Proxy(server.port)
+        self._proxy.__enter__()
+        self.config: dict[str, Any] = {
+            "url": f"http://127.0.0.1:{self._proxy.port}",
+            "index": self._index,
+            "username": server.username,
+            "password": server.password,
+        }
+
+    def read_back(self) -> list[dict[str, Any]]:
+        return [document["_source"] for document in self._server.documents(self._index)]
+
+    def as_stored(self, event: dict[str, Any]) -> dict[str, Any]:
+        return event
+
+    def stop(self) -> None:
+        self._proxy.deaf()
+
+    def start(self) -> None:
+        self._proxy.hear()
+
+    def close(self) -> None:
+        self._proxy.__exit__()
+
+
 class Services:
     """The servers behind the targets; `versitygw` and the like give the session's server when it is first needed."""
 
@@ -148,5 +181,7 @@ class Services:
                 return WebhookTarget(folder)
             case "s3":
                 return S3Target(self._server("versitygw"))
+            case "elk":
+                return ElkTarget(self._server("elasticsearch"))
         message = f"the suite has no server for '{kind}'"
         raise AssertionError(message)

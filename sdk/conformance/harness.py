@@ -116,7 +116,7 @@ class Harness:
             raise HarnessEnded(message) from None
         if not line:
             self._lines.put(b"")
-            message = f"the harness ended; {self._said()}"
+            message = f"the harness ended with {self.process.wait(10)}; {self._said()}"
             raise HarnessEnded(message)
         try:
             answer: dict[str, Any] = json.loads(line)

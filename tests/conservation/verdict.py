@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,15 +53,20 @@ class Verdict:
     faults: list[str] = field(default_factory=list)
 
 
-def judge(lake: Lake, expected: Expected, seed: int, *, examples: int = 5) -> Verdict:
+def judge(lake: Lake, expected: Expected, seed: int) -> Verdict:
     """Read all of silver.events, in batches, and compare every row."""
+    return judge_events(map(unflatten, _rows(lake)), expected, seed)
+
+
+def judge_events(events: Iterable[dict[str, Any]], expected: Expected, seed: int, *, examples: int = 5) -> Verdict:
+    """Compare every event that a system holds."""
     verdict = Verdict(acknowledged=expected.acknowledged)
     seen: dict[int, Counter[int]] = {sender: Counter() for sender in expected.counts}
     ids: set[str] = set()
     kinds: Counter[str] = Counter()
-    for row in _rows(lake):
+    for event in events:
         verdict.rows += 1
-        fault = _compare(row, expected, seed, seen, ids)
+        fault = _compare(event, expected, seed, seen, ids)
         if fault:
             kinds[fault.split(":")[0]] += 1
             if kinds[fault.split(":")[0]] <= examples:
@@ -84,8 +89,7 @@ def _rows(lake: Lake) -> Iterator[dict[str, Any]]:
             yield from batch.to_pylist()
 
 
-def _compare(row: dict[str, Any], expected: Expected, seed: int, seen: dict[int, Counter[int]], ids: set[str]) -> str | None:
-    event = unflatten(row)
+def _compare(event: dict[str, Any], expected: Expected, seed: int, seen: dict[int, Counter[int]], ids: set[str]) -> str | None:
     if event["event_id"] in ids:
         return f"twice by id: {event['event_id']}"
     ids.add(event["event_id"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import shutil
 import signal
@@ -90,6 +91,14 @@ class Service:
     def start(self) -> Self:
         """Start the server and wait until it is ready."""
         raise NotImplementedError
+
+    def attach(self) -> None:
+        """Make what a test needs to use a server that another process started; every other attribute is there.
+
+        Names that tests ask for are numbered: each process numbers from a place of its own.
+        """
+        if hasattr(self, "_numbers"):
+            self._numbers = itertools.count(os.getpid() * 1_000_000)
 
     def spawn(
         self, command: Sequence[str | Path], *, ready: Callable[[], Any], env: Mapping[str, str] | None = None, **options: Any

@@ -91,6 +91,10 @@ class Elasticsearch(Service):
         self.url = f"http://127.0.0.1:{self.port}"
         self.username = "tests"
         self.password = secrets.token_urlsafe(12)
+        self.attach()
+
+    def attach(self) -> None:
+        """Make the administrator's client."""
         self._client = httpx.Client(base_url=self.url, auth=(self.username, self.password), trust_env=False, timeout=60)
 
     def start(self) -> Self:

@@ -11,6 +11,7 @@ import fcntl
 import importlib
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +55,7 @@ def end_run() -> None:
     deadline = time.monotonic() + 60
     while any(map(_alive, keepers)) and time.monotonic() < deadline:
         time.sleep(0.05)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def shared(kind: type[Kind]) -> Kind:
@@ -66,6 +68,7 @@ def shared(kind: type[Kind]) -> Kind:
             _start_keeper(kind, place)
         server = kind.__new__(kind)
         server.__dict__.update(pickle.loads(state.read_bytes()))
+        server.attach()
         return server
 
 

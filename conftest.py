@@ -1,4 +1,8 @@
-"""Fixtures that every part's tests share: real servers, each started once a session and only if a test asks for it."""
+"""Fixtures that all tests share: real servers, each started only when a test asks for it.
+
+What tests take apart in databases, buckets, topics or indices of their own is one server for the whole run (`shared`). PostgreSQL
+is one for each worker: a transaction that one test keeps open would hold back what another one waits for.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,17 @@ from collections.abc import Iterator
 import hypothesis  # noqa: F401 - its pytest plugin imports it at the very end otherwise, where CPython 3.11 may trip over it
 import pytest
 
+from tests.services import shared as run_of_tests
 from tests.services.elasticsearch import Elasticsearch
 from tests.services.kafka import KafkaService
+from tests.services.loki import Loki
 from tests.services.mariadb import MariaDb
 from tests.services.mongo import MongoService
 from tests.services.moto import Moto
 from tests.services.pglite import PgliteTimescale
 from tests.services.postgres import EmbeddedPostgresService, Postgres15
 from tests.services.rabbitmq import RabbitMq
+from tests.services.shared import shared
 from tests.services.timescale import TimescaleApache
 from tests.services.toxiproxy import Toxiproxy
 from tests.services.versitygw import VersityGw
@@ -43,10 +50,9 @@ def timescale_apache() -> Iterator[TimescaleApache]:
 
 
 @pytest.fixture(scope="session")
-def versitygw() -> Iterator[VersityGw]:
+def versitygw() -> VersityGw:
     """An S3 server."""
-    with VersityGw() as server:
-        yield server
+    return shared(VersityGw)
 
 
 @pytest.fixture(scope="session")
@@ -57,31 +63,27 @@ def pglite_timescale() -> Iterator[PgliteTimescale]:
 
 
 @pytest.fixture(scope="session")
-def kafka() -> Iterator[KafkaService]:
+def kafka() -> KafkaService:
     """A Kafka broker."""
-    with KafkaService() as server:
-        yield server
+    return shared(KafkaService)
 
 
 @pytest.fixture(scope="session")
-def rabbitmq() -> Iterator[RabbitMq]:
+def rabbitmq() -> RabbitMq:
     """A RabbitMQ broker."""
-    with RabbitMq() as server:
-        yield server
+    return shared(RabbitMq)
 
 
 @pytest.fixture(scope="session")
-def mariadb() -> Iterator[MariaDb]:
+def mariadb() -> MariaDb:
     """MariaDB."""
-    with MariaDb() as server:
-        yield server
+    return shared(MariaDb)
 
 
 @pytest.fixture(scope="session")
-def mongo() -> Iterator[MongoService]:
+def mongo() -> MongoService:
     """What speaks MongoDB's protocol."""
-    with MongoService() as server:
-        yield server
+    return shared(MongoService)
 
 
 @pytest.fixture(scope="session")
@@ -92,21 +94,35 @@ def toxiproxy() -> Iterator[Toxiproxy]:
 
 
 @pytest.fixture(scope="session")
-def moto() -> Iterator[Moto]:
+def moto() -> Moto:
     """SQS, CloudWatch and CloudWatch Logs."""
-    with Moto() as server:
-        yield server
+    return shared(Moto)
 
 
 @pytest.fixture(scope="session")
-def elasticsearch() -> Iterator[Elasticsearch]:
+def elasticsearch() -> Elasticsearch:
     """Elasticsearch with security on."""
-    with Elasticsearch() as server:
-        yield server
+    return shared(Elasticsearch)
 
 
 @pytest.fixture(scope="session")
-def zabbix() -> Iterator[Zabbix]:
+def zabbix() -> Zabbix:
     """A Zabbix server with its API."""
-    with Zabbix() as server:
+    return shared(Zabbix)
+
+
+@pytest.fixture(scope="session")
+def loki() -> Iterator[Loki]:
+    """Grafana Loki; building it takes minutes, so only long runs ask for it."""
+    with Loki() as server:
         yield server
+
+
+def pytest_configure() -> None:
+    """Begin the run before the workers are started, so that they all know of it."""
+    run_of_tests.begin_run()
+
+
+def pytest_unconfigure() -> None:
+    """End the servers of the run, in the process that began it."""
+    run_of_tests.end_run()
