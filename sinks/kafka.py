@@ -8,7 +8,6 @@ in the topic twice. The idempotent producer keeps its own retries from doing tha
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,12 +30,11 @@ from sinks.base import (
     SinkLimits,
     Throttled,
     Unavailable,
-    describe,
     event_id_of,
 )
 from sinks.kafka_errors import HOPELESS, JUDGED, THROTTLED, UNREACHED, advice, telling
 from sinks.kafka_producer import POLL_SECONDS, Attempt, BatchProducer, Message, logger
-from sinks.network_errors import explain
+from sinks.knock import knock
 from sinks.tls import Tls, ssl_context
 
 DEFAULT_MESSAGE_BYTES: Final = 1_000_000
@@ -47,9 +45,6 @@ MESSAGE_BYTES_BOUNDS: Final = (1_000, 1_000_000_000)
 
 TOPIC_NAME: Final = r"^[a-zA-Z0-9._-]{1,249}$"
 """What Kafka takes as the name of a topic (org.apache.kafka.common.internals.Topic)."""
-
-ALERT_SECONDS: Final = 0.3
-"""How long a broker is given to protest against a connection that it took."""
 
 T = TypeVar("T")
 
@@ -209,26 +204,13 @@ class KafkaSink:
     async def _look(self, error: KafkaError) -> str:
         """What a plain connection to the brokers meets; librdkafka itself only says that it failed."""
         said = f"({error.str()[:RAISED_SHOWN]})"
-        for server in self._config.bootstrap_servers.split(","):
-            host, _, port = server.strip().rpartition(":")
-            try:
-                async with asyncio.timeout(self._config.connect_timeout):
-                    await self._knock(host.strip("[]"), int(port))
-            except (OSError, ValueError, TimeoutError) as found:
-                return f"{explain(found) or describe(found)} {said}"
-        return f"a broker accepts connections, but gives no answer in time: is it hung or starting? {said}"
-
-    async def _knock(self, host: str, port: int) -> None:
         context = None if self._config.tls is None else ssl_context(self._config.tls)
-        reader, writer = await asyncio.open_connection(host, port, ssl=context)
         try:
-            if context is not None:
-                # With TLS 1.3 a server that wants a certificate says so only after the handshake.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(ALERT_SECONDS):
-                        await reader.read(1)
-        finally:
-            writer.transport.abort()
+            addresses = list(map(_address, self._config.bootstrap_servers.split(",")))
+        except ValueError:
+            return f"bootstrap_servers must be host:port, with commas between {said}"
+        met = await knock(addresses, context, self._config.connect_timeout)
+        return f"{met or 'a broker accepts connections, but gives no answer in time: is it hung or starting?'} {said}"
 
     def _settings(self) -> dict[str, Any]:
         config = self._config
@@ -328,3 +310,8 @@ class KafkaSink:
         if self._threads is None:
             raise Unavailable(f"backend '{self.name}' is not open")
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+
+def _address(server: str) -> tuple[str, int]:
+    host, _, port = server.strip().rpartition(":")
+    return host.strip("[]"), int(port)
