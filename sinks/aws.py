@@ -236,7 +236,7 @@ class AwsClient:
                 return "the connection could not be made in time: is the host up, and does a firewall let this machine through?"
             case boto.ProxyConnectionError():
                 return "the proxy can't be reached or refuses: check `proxy`"
-            case ResponseParserError():
+            case ResponseParserError() | UnicodeDecodeError():
                 return "its answer is not what the protocol says: is it the right address?"
         explained = explain(error)
         if explained is not None:
