@@ -25,7 +25,8 @@ _CONFIG = """\
 auth_enabled: true
 analytics: {{reporting_enabled: false}}
 server:
-  {{http_listen_address: 127.0.0.1, http_listen_port: {http}, grpc_listen_address: 127.0.0.1, grpc_listen_port: {grpc}, log_level: warn}}
+  {{http_listen_address: 127.0.0.1, http_listen_port: {http}, grpc_listen_address: 127.0.0.1, grpc_listen_port: {grpc},
+    log_level: warn}}
 common:
   instance_addr: 127.0.0.1
   path_prefix: {folder}
@@ -35,7 +36,8 @@ common:
 schema_config:
   configs:
     - {{from: 1970-01-01, store: tsdb, object_store: filesystem, schema: v13, index: {{prefix: index_, period: 24h}}}}
-ingester: {{lifecycler: {{final_sleep: 0s}}}}
+ingester: {{lifecycler: {{final_sleep: 0s}}, query_store_max_look_back_period: -1ns}}
+querier: {{query_ingesters_within: 0s}}
 limits_config: {limits}
 runtime_config: {{file: {folder}/tenants.json, period: 200ms}}
 """
@@ -123,11 +125,14 @@ class Loki(Service):
     def tenant(self, **limits: Any) -> str:
         """A new tenant with these limits; returns once they hold."""
         name = f"t{secrets.token_hex(6)}"
-        self._tenants[name] = {**OLD_AND_NEW, **limits}
+        # One limit that it shows, and that no test needs, tells that all have been read.
+        self._tenants[name] = {**OLD_AND_NEW, "max_query_series": 100_001 + len(self._tenants), **limits}
         draft = self.folder / "tenants.draft"
         draft.write_text(json.dumps({"overrides": self._tenants}))
         draft.replace(self.folder / "tenants.json")
-        wait_until(lambda: name in self._client.get("/runtime_config").text, seconds=30, what="the tenant's limits to be loaded")
+        shown = f"max_query_series: {self._tenants[name]['max_query_series']}\n"
+        asked = {"url": "/config/tenant/v1/limits", "headers": {"X-Scope-OrgID": name}}
+        wait_until(lambda: shown in self._client.get(**asked).text, seconds=30, what="the tenant's limits to be loaded")
         return name
 
     def entries(self, tenant: str, *windows: tuple[int, int]) -> list[Kept]:
@@ -233,7 +238,9 @@ class LokiDouble:
         limits = self._tenants[tenant]
         size = len(entry.line.encode())
         if size > _LINE_BYTES:
-            return f"max entry size '{_LINE_BYTES}' bytes exceeded for stream '{shown}' while adding an entry with length '{size}' bytes"
+            return (
+                f"max entry size '{_LINE_BYTES}' bytes exceeded for stream '{shown}' while adding an entry with length '{size}'"
+            )
         now = time.time_ns()
         if limits["reject_old_samples"] and entry.nanoseconds < now - 7 * 86_400 * 10**9:
             oldest = _rfc3339(now - 7 * 86_400 * 10**9)

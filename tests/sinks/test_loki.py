@@ -75,8 +75,7 @@ def double() -> Iterator[LokiDouble]:
 class TestLokiDouble(SinkSuite):
     @pytest.fixture
     def target(self, double: LokiDouble, toxiproxy: Toxiproxy) -> LokiTarget:
-        target = LokiTarget(double, toxiproxy.link(f"double-{double.tenant()}", double.port))
-        return target
+        return LokiTarget(double, toxiproxy.link(f"double-{double.tenant()}", double.port))
 
 
 @pytest.mark.full
