@@ -9,6 +9,13 @@ import java.time.Duration;
  */
 public interface Backend extends AutoCloseable {
     /**
+     * Called once, before the first batch.
+     *
+     * @param emitterId the {@code emitter.id} of the events of this process; batches of others come from disk
+     */
+    default void start(String emitterId) {}
+
+    /**
      * Hand over a batch. Never throws for trouble with delivery: the answer tells.
      *
      * @param batch the events

@@ -159,6 +159,22 @@ public final class BackendSettings {
     }
 
     /**
+     * A yes or no that may be left out.
+     *
+     * @param key its key
+     * @param otherwise what stands for it then
+     * @return the value
+     */
+    public boolean flag(String key, boolean otherwise) {
+        asked.add(key);
+        Object value = config.get(key);
+        if (value != null && !(value instanceof Boolean)) {
+            problem(key, "expected true or false, got " + kindOf(value));
+        }
+        return value instanceof Boolean flag ? flag : otherwise;
+    }
+
+    /**
      * A block within this one, which may be left out.
      *
      * @param key its key

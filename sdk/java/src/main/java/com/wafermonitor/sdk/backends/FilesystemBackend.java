@@ -1,14 +1,309 @@
 package com.wafermonitor.sdk.backends;
-/** x. */
+
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.ByteBuffer;
+import java.nio.channels.FileChannel;
+import java.nio.file.AccessDeniedException;
+import java.nio.file.FileSystemException;
+import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
+import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+import java.nio.file.StandardOpenOption;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.concurrent.TimeUnit;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+import java.util.stream.Stream;
+
+/**
+ * Writes JSON Lines in the layout of TrackMate's sink of that name.
+ *
+ * <pre>
+ * date=2026-07-01/hour=09/&lt;emitter id&gt;-&lt;first seq&gt;.jsonl.open           grows
+ * date=2026-07-01/hour=09/&lt;emitter id&gt;-&lt;first seq&gt;-&lt;last seq&gt;.jsonl     complete, never touched again
+ * </pre>
+ *
+ * Folders go by the event's timestamp in UTC. What is accepted is synced. A file is completed when it is large or old enough and at the
+ * end; one that a dead process left growing is completed by the next that writes there, once nothing was added for ten minutes. A batch
+ * that comes from disk has a complete file of its own, under the same name however often it comes.
+ */
 public final class FilesystemBackend implements Backend {
-    /** x. */
+    private static final String OPEN = ".jsonl.open";
+    private static final Pattern OPEN_NAME = Pattern.compile("(.+)-([0-9]{20})\\.jsonl\\.open");
+    private static final double MEBIBYTE = 1024 * 1024;
+    private static final int MOST_OPEN = 48;
+    private static final long ABANDONED = TimeUnit.MINUTES.toMillis(10);
+
+    private final Path root;
+    private final double rotateBytes;
+    private final long rotateNanos;
+    private final Map<String, Growing> growing = new LinkedHashMap<>();
+    private String own = "";
+    private long last;
+    private boolean tidied;
+
+    /** Makes backends of type {@code filesystem}, with {@code path}, {@code rotate_size_mb} and {@code rotate_seconds}. */
     public static final class Provider implements BackendProvider {
-        /** x. */
+        /** For {@link java.util.ServiceLoader}. */
         public Provider() {}
-        @Override public String type() { return "filesystem"; }
-        @Override public Backend create(BackendSettings settings) { return null; }
+
+        @Override
+        public String type() {
+            return "filesystem";
+        }
+
+        @Override
+        public Backend create(BackendSettings settings) {
+            if (!settings.text("format", "jsonl").equals("jsonl")) {
+                settings.problem("format", "the Java SDK writes jsonl; let the sidecar write Parquet");
+            }
+            return new FilesystemBackend(
+                    settings.folder("path"), settings.positive("rotate_size_mb", 100), settings.positive("rotate_seconds", 60));
+        }
     }
-    private FilesystemBackend() {}
-    @Override public Answer deliver(Batch b, java.time.Duration t) { return null; }
-    @Override public void close() {}
+
+    /** A file that grows: what of it is certain. */
+    private static final class Growing {
+        private final Path path;
+        private final long first;
+        private final long since = System.nanoTime();
+        private long last;
+        private long size;
+
+        Growing(Path path, long first) {
+            this.path = path;
+            this.first = first;
+        }
+    }
+
+    /**
+     * @param root the folder; made when it is missing
+     * @param rotateSizeMb a file is completed when it has grown to this many MiB
+     * @param rotateSeconds a file is completed when its first batch is this old
+     */
+    public FilesystemBackend(Path root, double rotateSizeMb, double rotateSeconds) {
+        this.root = root;
+        this.rotateBytes = rotateSizeMb * MEBIBYTE;
+        this.rotateNanos = (long) (rotateSeconds * 1e9);
+    }
+
+    @Override
+    public void start(String emitterId) {
+        own = emitterId;
+    }
+
+    @Override
+    public Answer deliver(Batch batch, Duration timeout) {
+        try {
+            if (!tidied) {
+                tidy();
+                tidied = true;
+            }
+            boolean fresh = batch.emitterId().equals(own) && batch.firstSeq() > last;
+            for (Lines.Part part : Lines.parts(batch)) {
+                if (fresh) {
+                    append(part);
+                } else {
+                    writeWhole(part, batch.emitterId());
+                }
+            }
+            last = fresh ? batch.lastSeq() : last;
+            rotate(false);
+            return Answer.ACCEPTED;
+        } catch (IOException | UncheckedIOException error) {
+            undo();
+            return new Answer(Outcome.RETRY, "can't write to " + root + ": " + explained(error));
+        }
+    }
+
+    // -------------------------------------------------------------------------------------------------------------- writing
+
+    private void append(Lines.Part part) throws IOException {
+        Growing file = growing.get(part.partition());
+        boolean isNew = file == null;
+        if (isNew) {
+            Path folder = madeFolder(part.partition());
+            file = new Growing(folder.resolve(numbered(own, part.firstSeq()) + OPEN), part.firstSeq());
+            growing.put(part.partition(), file);
+        }
+        long size = write(file.path, file.size, Batch.bodyOf(part.lines()));
+        if (isNew) {
+            sync(file.path.getParent());
+        }
+        file.size = size;
+        file.last = part.lastSeq();
+    }
+
+    /** Put data into a file at a place, where it then ends, and sync it; the size. */
+    private static long write(Path path, long place, byte[] data) throws IOException {
+        try (FileChannel channel = FileChannel.open(path, StandardOpenOption.WRITE, StandardOpenOption.CREATE)) {
+            channel.truncate(place);
+            channel.position(place);
+            ByteBuffer rest = ByteBuffer.wrap(data);
+            while (rest.hasRemaining()) {
+                channel.write(rest);
+            }
+            channel.force(true);
+            return place + data.length;
+        }
+    }
+
+    private void writeWhole(Lines.Part part, String log) throws IOException {
+        Path folder = madeFolder(part.partition());
+        String name = numbered(log, part.firstSeq()) + numbered("", part.lastSeq());
+        Path aside = folder.resolve(name + ".writing");
+        write(aside, 0, Batch.bodyOf(part.lines()));
+        Files.move(aside, folder.resolve(name + ".jsonl"), StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
+        sync(folder);
+    }
+
+    private static String numbered(String name, long number) {
+        return String.format(Locale.ROOT, "%s-%020d", name, number);
+    }
+
+    private Path madeFolder(String partition) throws IOException {
+        Path folder = root.resolve(partition);
+        if (!Files.isDirectory(folder)) {
+            Files.createDirectories(folder);
+            for (Path above = folder.getParent(); above.startsWith(root); above = above.getParent()) {
+                sync(above);
+            }
+        }
+        return folder;
+    }
+
+    private static void sync(Path folder) throws IOException {
+        try (FileChannel channel = FileChannel.open(folder, StandardOpenOption.READ)) {
+            channel.force(true);
+        }
+    }
+
+    /** After a failure: nothing half written stays, for the batch comes again. */
+    private void undo() {
+        for (Growing file : new ArrayList<>(growing.values())) {
+            try {
+                if (file.size == 0) {
+                    growing.values().remove(file);
+                    Files.deleteIfExists(file.path);
+                } else if (Files.size(file.path) > file.size) {
+                    try (FileChannel channel = FileChannel.open(file.path, StandardOpenOption.WRITE)) {
+                        channel.truncate(file.size);
+                    }
+                }
+            } catch (IOException stillFailing) {
+                continue; // the next append to it cuts it
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------------------ rotation
+
+    private void rotate(boolean everything) throws IOException {
+        List<String> done = new ArrayList<>();
+        int surplus = growing.size() - MOST_OPEN;
+        for (Map.Entry<String, Growing> entry : growing.entrySet()) {
+            Growing file = entry.getValue();
+            boolean old = System.nanoTime() - file.since >= rotateNanos;
+            if (everything || old || file.size >= rotateBytes || surplus-- > 0) {
+                complete(file.path, numbered(own, file.first) + numbered("", file.last));
+                done.add(entry.getKey());
+            }
+        }
+        growing.keySet().removeAll(done);
+    }
+
+    private static void complete(Path path, String name) throws IOException {
+        try {
+            Files.move(path, path.resolveSibling(name + ".jsonl"), StandardCopyOption.ATOMIC_MOVE);
+            sync(path.getParent());
+        } catch (NoSuchFileException taken) {
+            return; // by a person or a program that collects files
+        }
+    }
+
+    @Override
+    public void idle() {
+        try {
+            rotate(false);
+        } catch (IOException error) {
+            tidied = false; // the next batch meets the same disk and reports it
+        }
+    }
+
+    /** Complete what dead processes left growing. */
+    private void tidy() throws IOException {
+        Files.createDirectories(root);
+        List<Path> left;
+        try (Stream<Path> files = Files.find(root, 3, (path, status) -> status.isRegularFile() && isAbandoned(path))) {
+            left = files.toList();
+        }
+        for (Path path : left) {
+            Matcher name = OPEN_NAME.matcher(path.getFileName().toString());
+            byte[] data = Files.readAllBytes(path);
+            int end = data.length;
+            while (end > 0 && data[end - 1] != '\n') {
+                end--;
+            }
+            int start = end - 1;
+            while (start > 0 && data[start - 1] != '\n') {
+                start--;
+            }
+            if (name.matches() && end > 0) {
+                Batch lastLine = Batch.readBack(List.of(java.util.Arrays.copyOfRange(data, start, end - 1)), name.group(1), 0);
+                write(path, end, new byte[0]);
+                complete(path, name.group(1) + "-" + name.group(2) + numbered("", lastLine.lastSeq()));
+            } else {
+                Files.deleteIfExists(path);
+            }
+        }
+    }
+
+    /** A file that grew, is nobody's any more, and is not one of those whose state the Python backend keeps. */
+    private boolean isAbandoned(Path path) {
+        Matcher name = OPEN_NAME.matcher(path.getFileName().toString());
+        if (!name.matches() || name.group(1).equals(own) || Files.exists(root.resolve(".state/" + name.group(1) + ".json"))) {
+            return false;
+        }
+        try {
+            return System.currentTimeMillis() - Files.getLastModifiedTime(path).toMillis() > ABANDONED;
+        } catch (IOException gone) {
+            return false;
+        }
+    }
+
+    private static String explained(Exception error) {
+        String reason = String.valueOf(error.getMessage());
+        if (error instanceof FileSystemException named && named.getReason() != null) {
+            reason = named.getReason();
+        }
+        if (reason.contains("No space left")) {
+            return "the disk is full: make room, or point `path` to another disk";
+        }
+        if (error instanceof AccessDeniedException || reason.contains("Permission denied")) {
+            return "permission denied: let the user of this process write there, or change `path`";
+        }
+        if (reason.contains("Read-only")) {
+            return "the file system is read-only: mount it for writing, or change `path`";
+        }
+        if (error instanceof java.nio.file.FileAlreadyExistsException || reason.contains("Not a directory")) {
+            return "a part of `path` is a file, not a folder: change `path`";
+        }
+        return reason;
+    }
+
+    @Override
+    public void close() {
+        try {
+            rotate(true);
+        } catch (IOException error) { // the next process that writes there completes them
+            growing.clear();
+        }
+    }
 }

@@ -65,6 +65,7 @@ final class Delivery implements EventQueue.Attendant {
     // ---------------------------------------------------------------------------------------------- called by the program
 
     void start() {
+        lanes.forEach(lane -> lane.target.backend().start(encoder.emitterId()));
         sender.start();
     }
 

@@ -41,6 +41,7 @@ import java.util.concurrent.atomic.AtomicInteger;
  */
 public final class HttpCaller implements AutoCloseable {
     private static final int LARGEST_ANSWER = 4 * 1024 * 1024;
+    private static final long END_MILLIS = 200;
     private static final Object MAKING = new Object();
     private static final MethodHandle SHUTDOWN_NOW = shutdownNow();
     private static final AtomicInteger NUMBER = new AtomicInteger();
@@ -227,6 +228,14 @@ public final class HttpCaller implements AutoCloseable {
             shutdown(client);
         }
         executor.shutdown();
+        try {
+            for (Thread selector : selectors) {
+                selector.join(END_MILLIS); // so that threads and sockets are gone when this returns
+            }
+            executor.awaitTermination(END_MILLIS, TimeUnit.MILLISECONDS);
+        } catch (InterruptedException notNow) {
+            Thread.currentThread().interrupt(); // they end all the same
+        }
         client = null;
         selectors = Set.of();
     }
