@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import signal
 import subprocess
 import uuid
@@ -46,8 +45,10 @@ class KafkaService(Service):
         self.ports = {listener: free_port() for listener in _LISTENERS}
         self.proxy_ports = {listener: free_port() for listener in PROXIED}
         self._controller_port = free_port()
-        self._numbers = itertools.count(1)
-        self.authority = TestAuthority(self.folder)
+        self.authority_file = Path()
+        """Who signed the brokers' certificates, and the client's."""
+        self.admin_certificate: Certificate | None = None
+        """Shown to the listener `mutual`, it makes its bearer an administrator."""
 
     @property
     def bootstrap(self) -> str:
@@ -93,7 +94,7 @@ class KafkaService(Service):
 
     def fresh_topic(self, *, partitions: int = 1, **config: str) -> str:
         """The name of a new, empty topic; `config` are its settings, with _ for each dot."""
-        topic = f"test-{next(self._numbers)}-{uuid.uuid4().hex[:8]}"
+        topic = f"test-{uuid.uuid4().hex[:12]}"
         settings = {name.replace("_", "."): value for name, value in config.items()}
         admin = self.admin()
         admin.create_topics([NewTopic(topic, partitions, 1, config=settings)])[topic].result(30)
@@ -145,18 +146,20 @@ class KafkaService(Service):
         }
         for listener in ("sasl", "tls"):
             settings[f"listener.name.{listener}.plain.sasl.jaas.config"] = f"{plain} {accounts};"
+        authority = TestAuthority(self.folder)
+        self.authority_file, self.admin_certificate = authority.file, authority.issue("admin")
         certificates = {
-            "tls": self.authority.issue("127.0.0.1", "localhost"),
-            "mutual": self.authority.issue("127.0.0.1"),
-            "expired": self.authority.expired("127.0.0.1"),
-            "othername": self.authority.issue("kafka.example.org"),
+            "tls": authority.issue("127.0.0.1", "localhost"),
+            "mutual": authority.issue("127.0.0.1"),
+            "expired": authority.expired("127.0.0.1"),
+            "othername": authority.issue("kafka.example.org"),
         }
         for listener, certificate in certificates.items():
             settings[f"listener.name.{listener}.ssl.keystore.type"] = "PEM"
             settings[f"listener.name.{listener}.ssl.keystore.location"] = self._key_store(listener, certificate)
         settings["listener.name.mutual.ssl.client.auth"] = "required"
         settings["listener.name.mutual.ssl.truststore.type"] = "PEM"
-        settings["listener.name.mutual.ssl.truststore.location"] = self.authority.file
+        settings["listener.name.mutual.ssl.truststore.location"] = self.authority_file
         return settings
 
     def _key_store(self, listener: str, certificate: Certificate) -> Path:

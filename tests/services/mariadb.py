@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import pwd
 import subprocess
+import uuid
+from pathlib import Path
 from typing import Any, Final, Self
 
 import pymysql
@@ -31,8 +32,8 @@ class MariaDb(Service):
     def __init__(self) -> None:
         super().__init__()
         self.port = free_port()
-        self._numbers = itertools.count(1)
-        self.authority = TestAuthority(self.folder)
+        self.authority_file = Path()
+        """Who signed the server's certificate."""
 
     def url(self, database: str, *, user: str = "tests", password: str = PASSWORD) -> str:
         """The URL of one of its databases."""
@@ -46,8 +47,9 @@ class MariaDb(Service):
         if os.geteuid() == 0:
             entry = pwd.getpwnam(_ORDINARY_USER)
             self._identity = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-        certificate = self.authority.issue("127.0.0.1")
-        self._tls = {"ssl-cert": certificate.cert_file, "ssl-key": certificate.key_file, "ssl-ca": self.authority.file}
+        authority = TestAuthority(self.folder)
+        certificate, self.authority_file = authority.issue("127.0.0.1"), authority.file
+        self._tls = {"ssl-cert": certificate.cert_file, "ssl-key": certificate.key_file, "ssl-ca": self.authority_file}
         (self.folder / "init.sql").write_text(
             f"CREATE OR REPLACE USER tests@'%' IDENTIFIED BY '{PASSWORD}';\n"
             "GRANT ALL PRIVILEGES ON *.* TO tests@'%' WITH GRANT OPTION;\n"
@@ -88,7 +90,7 @@ class MariaDb(Service):
 
     def fresh_database(self) -> str:
         """The name of a new and empty database."""
-        name = f"test_{next(self._numbers)}"
+        name = f"test_{uuid.uuid4().hex[:12]}"
         self.execute(f"CREATE DATABASE {name}")
         return name
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import signal
 import subprocess
 import tempfile
+import uuid
 from pathlib import Path
 from typing import Final, Self
 
@@ -59,7 +59,6 @@ class MongoService(Service):
         super().__init__()
         self.port = free_port()
         self._durable = durable
-        self._numbers = itertools.count(1)
 
     @property
     def url(self) -> str:
@@ -88,4 +87,4 @@ class MongoService(Service):
 
     def fresh_database(self) -> str:
         """The name of a database that nobody has used."""
-        return f"test_{next(self._numbers)}"
+        return f"test_{uuid.uuid4().hex[:12]}"

@@ -37,7 +37,8 @@ class RabbitMq(Service):
         self._node = f"tests-{uuid.uuid4().hex[:12]}@localhost"
         self._epmd_port = free_port()
         self._epmd: subprocess.Popen[bytes] | None = None
-        self.authority = TestAuthority(self.folder)
+        self.authority_file = Path()
+        """Who signed the broker's certificate."""
 
     def url(self, user: str = "tests", *, port: int | None = None, vhost: str = "%2F") -> str:
         """How a user comes in."""
@@ -70,11 +71,12 @@ class RabbitMq(Service):
         self._dist_port = free_port()
         (self.folder / "plugins").write_text("[].\n")
         (self.folder / "definitions.json").write_text(json.dumps(_definitions()))
-        certificate = self.authority.issue("127.0.0.1", "localhost")
+        authority = TestAuthority(self.folder)
+        certificate, self.authority_file = authority.issue("127.0.0.1", "localhost"), authority.file
         (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
             f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}\n"
-            f"ssl_options.cacertfile = {self.authority.file}\n"
+            f"ssl_options.cacertfile = {self.authority_file}\n"
             f"ssl_options.certfile = {certificate.cert_file}\n"
             f"ssl_options.keyfile = {certificate.key_file}\n"
             f"load_definitions = {self.folder / 'definitions.json'}\n"

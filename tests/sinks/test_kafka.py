@@ -255,7 +255,7 @@ async def test_missing_permission_is_told_as_something_else(kafka: KafkaService,
 )
 async def test_trouble_with_tls_is_not_told_apart(kafka: KafkaService, listener: str, trusted: bool, words: str | None) -> None:
     topic = kafka.fresh_topic()
-    tls = Tls(ca_file=kafka.authority.file if trusted else None)
+    tls = Tls(ca_file=kafka.authority_file if trusted else None)
     sasl = KafkaSasl(mechanism="PLAIN", username="admin", password=Secret(USERS["admin"])) if listener == "tls" else None
     async with opened(kafka, topic, listener, tls=tls, sasl=sasl, message_timeout=2, connect_timeout=3) as sink:
         if words is None:
@@ -271,8 +271,9 @@ async def test_trouble_with_tls_is_not_told_apart(kafka: KafkaService, listener:
 
 
 async def test_own_certificate_is_not_shown(kafka: KafkaService) -> None:
-    mine = kafka.authority.issue("admin")
-    tls = Tls(ca_file=kafka.authority.file, cert_file=mine.cert_file, key_file=mine.key_file)
+    mine = kafka.admin_certificate
+    assert mine is not None
+    tls = Tls(ca_file=kafka.authority_file, cert_file=mine.cert_file, key_file=mine.key_file)
     async with opened(kafka, kafka.fresh_topic(), "mutual", tls=tls) as sink:
         assert (await sink.deliver(batch_of(events(2)))).delivered == 2
 

@@ -305,7 +305,7 @@ async def tls_server(certificate: Any) -> AsyncIterator[int]:
 
 async def test_tls_is_not_spoken(rabbitmq: RabbitMq) -> None:
     name, url = rabbitmq.fresh_name(), rabbitmq.url(port=rabbitmq.tls_port).replace("amqp:", "amqps:")
-    async with opened(rabbitmq, name, url=url, tls=Tls(ca_file=rabbitmq.authority.file), queue=name, declare=True) as sink:
+    async with opened(rabbitmq, name, url=url, tls=Tls(ca_file=rabbitmq.authority_file), queue=name, declare=True) as sink:
         assert (await sink.check()).ok
         assert (await sink.deliver(batch_of(events(2)))).delivered == 2
 
@@ -318,7 +318,7 @@ async def test_trouble_with_tls_is_not_told_apart(rabbitmq: RabbitMq, tmp_path: 
         "other": lambda: authority.issue("rabbit.example.org"),
         "untrusted": lambda: authority.issue("127.0.0.1"),
     }[case]()
-    trusted = rabbitmq.authority.file if case == "untrusted" else authority.file
+    trusted = rabbitmq.authority_file if case == "untrusted" else authority.file
     tls = Tls(ca_file=trusted)
     async with tls_server(certificate) as port, opened(rabbitmq, "x", url=f"amqps://u:p@127.0.0.1:{port}/", tls=tls) as sink:
         with pytest.raises(Unavailable, match=words):
