@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Build the C SDK: tested, packed into build/sdk/, the harness ready. With --harness only the harness, whose path is printed.
+# With --build DIR [cmake options] only a build folder of that content, whose path is printed.
+# A build is kept under a name made from what went into it, so whoever asks again gets it at once; a lock makes it once.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+source=$root/sdk/c
+cache=${TRACKMATE_CACHE:-$HOME/.cache/trackmate}
+packages="libcurl4-openssl-dev libcjson-dev libyaml-dev zlib1g-dev cmake pkg-config g++"
+
+need() {
+    local missing=() name
+    for name in $packages; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || missing+=("$name")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    if [ "$(id -u)" != 0 ]; then
+        echo "the C SDK needs Debian packages: sudo apt-get install ${missing[*]}" >&2
+        exit 1
+    fi
+    exec 8>"$cache/.apt.lock"
+    flock 8
+    DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}" >&2 ||
+        { apt-get update >&2 && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}" >&2; }
+    flock -u 8
+}
+
+# build NAME [cmake options]: prints the folder.
+build() {
+    local name=$1 hash folder
+    shift
+    hash=$( (cd "$source" && find CMakeLists.txt README.md cmake include schema src harness tests/*.c tests/*.cpp tests/*.txt fuzz \
+        -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; echo "$*"; cc --version | head -1) | sha256sum | cut -c1-16)
+    folder=$cache/sdk-c-$name-$hash
+    exec 9>"$cache/.sdk-c-$name.lock"
+    flock 9
+    if [ ! -e "$folder/.done" ]; then
+        find "$cache" -maxdepth 1 -name "sdk-c-$name-*" -mtime +2 -exec rm -rf {} +
+        rm -rf "$folder"
+        {
+            cmake -S "$source" -B "$folder" -DCMAKE_INSTALL_PREFIX="$folder/installed" -DCMAKE_INSTALL_LIBDIR=lib "$@"
+            cmake --build "$folder" --parallel 2
+        } >"$cache/sdk-c-$name.log" 2>&1 || { cat "$cache/sdk-c-$name.log" >&2; exit 1; }
+        touch "$folder/.done"
+    fi
+    flock -u 9
+    echo "$folder"
+}
+
+mkdir -p "$cache"
+need
+case "${1:-}" in
+--harness) echo "$(build release)/harness/monitoring-harness" ;;
+--build)
+    shift
+    build "$@"
+    ;;
+"")
+    folder=$(build release)
+    (cd "$folder" && ctest --output-on-failure)
+    mkdir -p "$root/build/sdk"
+    (cd "$folder" && cpack -B "$folder/packed" >/dev/null)
+    cp "$folder"/packed/*.tar.gz "$root/build/sdk/"
+    ls "$root"/build/sdk/monitoring-*.tar.gz
+    echo "harness: sdk/c/harness/run"
+    ;;
+*)
+    echo "usage: scripts/sdk-c.sh [--harness | --build NAME [cmake options]]" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,387 @@
+/* Writing and claiming spool files. */
+#define _GNU_SOURCE
+#include "spool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "spool_scan.h"
+
+struct mon_spool *mon_spool_new(const char *folder, const char *emitter_id) {
+    struct mon_spool *spool = calloc(1, sizeof *spool);
+    if (spool == NULL) {
+        return NULL;
+    }
+    pthread_mutex_init(&spool->lock, NULL);
+    spool->lock_fd = -1;
+    for (size_t i = 0; i < MON_CLAIMS; i++) {
+        spool->claim_fds[i] = -1;
+    }
+    spool->folder = strdup(folder);
+    snprintf(spool->owner, sizeof spool->owner, "%s.%ld", emitter_id, (long)getpid());
+    if (spool->folder == NULL) {
+        mon_spool_free(spool);
+        return NULL;
+    }
+    return spool;
+}
+
+const char *mon_spool_folder(const struct mon_spool *spool) {
+    return spool->folder;
+}
+
+char *mon_spool_path(const struct mon_spool *spool, const char *name, const char *suffix) {
+    char *path = NULL;
+    return asprintf(&path, "%s/%s%s", spool->folder, name, suffix) < 0 ? NULL : path;
+}
+
+static int make_folder(const char *folder) {
+    char *path = strdup(folder);
+    if (path == NULL) {
+        return ENOMEM;
+    }
+    int error = 0;
+    for (char *at = path + 1; error == 0; at++) {
+        if (*at != '/' && *at != '\0') {
+            continue;
+        }
+        char byte = *at;
+        *at = '\0';
+        if (mkdir(path, 0777) != 0 && errno != EEXIST) {
+            error = errno;
+        }
+        *at = byte;
+        if (byte == '\0') {
+            break;
+        }
+    }
+    free(path);
+    return error;
+}
+
+bool mon_spool_is_at(int fd, const char *path) {
+    struct stat named;
+    struct stat opened;
+    return lstat(path, &named) == 0 && fstat(fd, &opened) == 0 && named.st_ino == opened.st_ino && named.st_dev == opened.st_dev;
+}
+
+/* Holds the lock that tells others that this process lives, in a folder that exists. */
+static int be_alive(struct mon_spool *spool) {
+    char *path = mon_spool_path(spool, spool->owner, ".lock");
+    if (path == NULL) {
+        return ENOMEM;
+    }
+    int error = 0;
+    pthread_mutex_lock(&spool->lock);
+    if (spool->lock_fd >= 0 && !mon_spool_is_at(spool->lock_fd, path)) {
+        close(spool->lock_fd);
+        spool->lock_fd = -1;
+    }
+    if (spool->lock_fd < 0) {
+        error = make_folder(spool->folder);
+    }
+    while (error == 0 && spool->lock_fd < 0) {
+        int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
+        if (fd < 0 || flock(fd, LOCK_EX) != 0) {
+            error = errno;
+            if (fd >= 0) {
+                close(fd);
+            }
+        } else if (mon_spool_is_at(fd, path)) {
+            spool->lock_fd = fd;
+        } else {
+            close(fd);
+        }
+    }
+    pthread_mutex_unlock(&spool->lock);
+    free(path);
+    return error;
+}
+
+static int write_all(int fd, const char *data, size_t len) {
+    while (len > 0) {
+        ssize_t wrote = write(fd, data, len);
+        if (wrote < 0 && errno == EINTR) {
+            continue;
+        }
+        if (wrote <= 0) {
+            return wrote < 0 ? errno : EIO;
+        }
+        data += wrote;
+        len -= (size_t)wrote;
+    }
+    return 0;
+}
+
+static int sync_folder(const char *folder) {
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        return errno;
+    }
+    int error = fsync(fd) == 0 ? 0 : errno;
+    close(fd);
+    return error;
+}
+
+static int write_file(struct mon_spool *spool, const char *name, const struct mon_batch *batch) {
+    int error = be_alive(spool);
+    if (error != 0) {
+        return error;
+    }
+    char *path = mon_spool_path(spool, name, "");
+    char *temporary = mon_spool_path(spool, name, ".tmp");
+    int fd = -1;
+    if (path == NULL || temporary == NULL) {
+        error = ENOMEM;
+    } else {
+        (void)unlink(temporary);
+        fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+        error = fd < 0 ? errno : write_all(fd, batch->body.data, batch->body.len);
+    }
+    if (fd >= 0) {
+        if (error == 0 && fsync(fd) != 0) {
+            error = errno;
+        }
+        if (close(fd) != 0 && error == 0) {
+            error = errno;
+        }
+        if (error == 0 && rename(temporary, path) != 0) {
+            error = errno;
+        }
+        if (error != 0) {
+            (void)unlink(temporary);
+        }
+    }
+    free(path);
+    free(temporary);
+    return error != 0 ? error : sync_folder(spool->folder);
+}
+
+static int remember(struct mon_spool *spool, const char *name) {
+    char *copy = strdup(name);
+    pthread_mutex_lock(&spool->lock);
+    char **own = copy == NULL ? NULL : realloc(spool->own, (spool->own_count + 1) * sizeof *own);
+    if (own != NULL) {
+        spool->own = own;
+        size_t place = spool->own_count++;
+        while (place > 0 && strcmp(own[place - 1], copy) > 0) { /* names sort in the order of emission */
+            own[place] = own[place - 1];
+            place--;
+        }
+        own[place] = copy;
+    } else {
+        free(copy);
+    }
+    pthread_mutex_unlock(&spool->lock);
+    return own == NULL ? ENOMEM : 0;
+}
+
+int mon_spool_write(struct mon_spool *spool, const struct mon_batch *batch) {
+    char name[128];
+    snprintf(name, sizeof name, "%s.%020llu.jsonl", spool->owner, (unsigned long long)mon_batch_first_seq(batch));
+    int error = write_file(spool, name, batch);
+    return error != 0 ? error : (remember(spool, name), 0);
+}
+
+int mon_spool_set_aside(struct mon_spool *spool, const struct mon_batch *batch) {
+    char name[128];
+    snprintf(name, sizeof name, "%s.%020llu.jsonl.refused", spool->owner, (unsigned long long)mon_batch_first_seq(batch));
+    return write_file(spool, name, batch);
+}
+
+int mon_spool_own(struct mon_spool *spool, struct mon_names *names) {
+    int error = 0;
+    pthread_mutex_lock(&spool->lock);
+    for (size_t i = 0; i < spool->own_count && error == 0; i++) {
+        error = mon_names_add(names, spool->own[i]);
+    }
+    pthread_mutex_unlock(&spool->lock);
+    return error;
+}
+
+/* -------------------------------------------------------------------------------------------------------------------- claims */
+
+static void note_fd(struct mon_spool *spool, int from, int to) {
+    for (size_t i = 0; i < MON_CLAIMS; i++) {
+        if (spool->claim_fds[i] == from) {
+            spool->claim_fds[i] = to;
+            return;
+        }
+    }
+}
+
+static void forget_name(struct mon_spool *spool, const char *name) {
+    pthread_mutex_lock(&spool->lock);
+    for (size_t i = 0; i < spool->own_count; i++) {
+        if (strcmp(spool->own[i], name) == 0) {
+            free(spool->own[i]);
+            memmove(spool->own + i, spool->own + i + 1, (spool->own_count - i - 1) * sizeof *spool->own);
+            spool->own_count--;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&spool->lock);
+}
+
+static int read_all(int fd, struct mon_buf *data) {
+    for (;;) {
+        if (!mon_buf_room(data, 64 * 1024)) {
+            return ENOMEM;
+        }
+        ssize_t got = read(fd, data->data + data->len, data->cap - data->len);
+        if (got < 0 && errno == EINTR) {
+            continue;
+        }
+        if (got <= 0) {
+            return got < 0 ? errno : 0;
+        }
+        data->len += (size_t)got;
+    }
+}
+
+static bool harmless(int error) {
+    return error == ENOENT || error == EACCES || error == EPERM || error == EWOULDBLOCK || error == ELOOP;
+}
+
+int mon_spool_claim(struct mon_spool *spool, const char *name, struct mon_claim *claim) {
+    *claim = (struct mon_claim){.spool = spool, .fd = -1};
+    forget_name(spool, name);
+    struct mon_spool_name parts;
+    if (!mon_spool_parse_name(name, &parts)) {
+        return ENOENT;
+    }
+    char *path = mon_spool_path(spool, name, "");
+    char base[160];
+    char suffix[40];
+    snprintf(base, sizeof base, "%.*s", (int)parts.base_len, name);
+    snprintf(suffix, sizeof suffix, ".claimed-%ld", (long)getpid());
+    claim->base = mon_spool_path(spool, base, "");
+    claim->claimed = mon_spool_path(spool, base, suffix);
+    int error = path == NULL || claim->base == NULL || claim->claimed == NULL ? ENOMEM : 0;
+    if (error == 0) {
+        claim->fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+        error = claim->fd < 0 ? errno : 0;
+    }
+    if (error == 0 && flock(claim->fd, LOCK_EX | LOCK_NB) != 0) {
+        error = errno;
+    }
+    if (error == 0 && !mon_spool_is_at(claim->fd, path)) {
+        error = ENOENT;
+    }
+    if (error == 0 && rename(path, claim->claimed) != 0) {
+        error = errno;
+    }
+    if (error == 0) {
+        struct mon_buf data = {0};
+        error = read_all(claim->fd, &data);
+        if (error == 0) {
+            claim->batches = mon_batch_unpack(data.data, data.len);
+        } else {
+            (void)rename(claim->claimed, claim->base);
+        }
+        mon_buf_free(&data);
+    }
+    free(path);
+    if (error != 0) {
+        if (claim->fd >= 0) {
+            close(claim->fd);
+        }
+        free(claim->base);
+        free(claim->claimed);
+        return harmless(error) ? ENOENT : error;
+    }
+    pthread_mutex_lock(&spool->lock);
+    note_fd(spool, -1, claim->fd);
+    pthread_mutex_unlock(&spool->lock);
+    return 0;
+}
+
+static void free_claim(struct mon_claim *claim) {
+    pthread_mutex_lock(&claim->spool->lock);
+    note_fd(claim->spool, claim->fd, -1);
+    pthread_mutex_unlock(&claim->spool->lock);
+    close(claim->fd);
+    free(claim->base);
+    free(claim->claimed);
+    while (claim->batches != NULL) {
+        struct mon_batch *batch = claim->batches;
+        claim->batches = batch->next;
+        mon_batch_free(batch);
+    }
+}
+
+void mon_claim_done(struct mon_claim *claim) {
+    (void)unlink(claim->claimed);
+    free_claim(claim);
+}
+
+void mon_claim_return(struct mon_claim *claim) {
+    (void)rename(claim->claimed, claim->base);
+    const char *name = strrchr(claim->base, '/') + 1;
+    size_t owner = strlen(claim->spool->owner);
+    if (strncmp(name, claim->spool->owner, owner) == 0 && name[owner] == '.') {
+        (void)remember(claim->spool, name);
+    }
+    free_claim(claim);
+}
+
+void mon_claim_refuse(struct mon_claim *claim) {
+    char *refused = NULL;
+    if (asprintf(&refused, "%s.refused", claim->base) >= 0) {
+        (void)rename(claim->claimed, refused);
+        free(refused);
+    }
+    free_claim(claim);
+}
+
+/* --------------------------------------------------------------------------------------------------------------------- the end */
+
+void mon_spool_close(struct mon_spool *spool) {
+    pthread_mutex_lock(&spool->lock);
+    if (spool->lock_fd >= 0) {
+        char *path = mon_spool_path(spool, spool->owner, ".lock");
+        if (path != NULL) {
+            (void)unlink(path);
+            free(path);
+        }
+        close(spool->lock_fd);
+        spool->lock_fd = -1;
+    }
+    pthread_mutex_unlock(&spool->lock);
+}
+
+void mon_spool_forget(struct mon_spool *spool) {
+    if (spool->lock_fd >= 0) {
+        close(spool->lock_fd);
+        spool->lock_fd = -1;
+    }
+    for (size_t i = 0; i < MON_CLAIMS; i++) {
+        if (spool->claim_fds[i] >= 0) {
+            close(spool->claim_fds[i]);
+            spool->claim_fds[i] = -1;
+        }
+    }
+}
+
+void mon_spool_free(struct mon_spool *spool) {
+    for (size_t i = 0; i < spool->own_count; i++) {
+        free(spool->own[i]);
+    }
+    free(spool->own);
+    free(spool->folder);
+    pthread_mutex_destroy(&spool->lock);
+    free(spool);
+}
+
+void mon_spool_lock(struct mon_spool *spool) {
+    pthread_mutex_lock(&spool->lock);
+}
+
+void mon_spool_unlock(struct mon_spool *spool) {
+    pthread_mutex_unlock(&spool->lock);
+}
