@@ -47,7 +47,8 @@ _RESULTS: Final = "errors,items.*.status,items.*.error"
 class ElkConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The `config` block of an `elk` backend."""
 
-    url: HttpUrl | Annotated[list[HttpUrl], Meta(min_length=1)]
+    # Not HttpUrl for the lone address: msgspec 0.22 frees a union of a constrained text and a list twice, and the process ends.
+    url: str | Annotated[list[HttpUrl], Meta(min_length=1)]
     """The address of the cluster, such as https://elasticsearch:9200, or a list with one for each node."""
     index: str = "monitoring"
     """The index, or a pattern such as `monitoring-%Y.%m` (%Y %m %d %H %G %V), which takes the event's date in UTC."""
@@ -71,6 +72,12 @@ class ElkConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         """Refuse what no single setting shows to be wrong. Raises ValueError."""
         IndexName(self.index)
+        if isinstance(self.url, str):
+            try:
+                msgspec.convert(self.url, HttpUrl)
+            except msgspec.ValidationError as error:
+                message = f"`url`: {error}"
+                raise ValueError(message) from error
         if self.api_key and self.username:
             message = "set either `api_key` or `username` and `password`, not both"
             raise ValueError(message)
