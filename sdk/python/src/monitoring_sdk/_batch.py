@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -60,10 +60,11 @@ class Batch:
         second.watches = {index - middle: watch for index, watch in self.watches.items() if index >= middle}
         return first, second
 
-    def tell(self, backend: str, verdict: Verdict, but: Container[int] = ()) -> None:
-        """Let those who watch events of this batch hear what became of them; `but` are places of which that isn't true."""
-        for index, watch in self.watches.items():
-            if index not in but:
+    def tell(self, backend: str, verdict: Verdict, places: Iterable[int]) -> None:
+        """Let those who watch the events at these places hear what became of them at a backend."""
+        for place in places:
+            watch = self.watches.get(place)
+            if watch is not None:
                 watch.hear(backend, verdict)
 
 

@@ -12,7 +12,7 @@ from monitoring_sdk import _backends, _clean, _event
 from monitoring_sdk._batch import Entry
 from monitoring_sdk._config import Settings
 from monitoring_sdk._counts import Stats
-from monitoring_sdk._delivery import Delivery
+from monitoring_sdk._delivery import BACKENDS, Delivery
 from monitoring_sdk._direct import DirectDelivery
 from monitoring_sdk._event import Captured
 from monitoring_sdk._exceptions import InvalidEventError
@@ -67,6 +67,7 @@ class Client:
             self._given_transport or SidecarTransport(sidecar.url, sidecar.token),
             self._report_of_drops,
             spool=Spool(sidecar.spool_dir, self.emitter_id) if spooling else None,
+            always=[entry.name for entry in self.settings.backends if not entry.fallback] or BACKENDS,
         )
 
     def _to_the_backends(self) -> DirectDelivery:

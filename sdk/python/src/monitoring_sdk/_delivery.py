@@ -12,7 +12,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from monitoring_sdk._batch import Batch, Entry, pack
@@ -36,12 +36,15 @@ INTERRUPT_GRACE = 0.4
 
 _AFTER_BUG = 1.0
 
-BACKEND = "sidecar"
+BACKENDS = ("sidecar",)
 """How results name the sidecar."""
 
 
 class Delivery:
-    """One process's way to the sidecar. `make_report` turns counts of drops into an entry that reports them."""
+    """One process's way to the sidecar. `make_report` turns counts of drops into an entry that reports them.
+
+    `always` is what results call the other side; a recorder in tests may go by several names.
+    """
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class Delivery:
         make_report: Callable[[dict[str, int]], Entry],
         *,
         spool: Spool | None,
+        always: Sequence[str] = BACKENDS,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
@@ -78,6 +82,8 @@ class Delivery:
         self._deadline = 0.0
         self._held: list[Batch] = []
         self._reports = 0
+        self.always = tuple(always)
+        """The names of the backends that get every event."""
         self._error: str | None = None
         self._replay = None if spool is None else Replay(spool, self.queue, self.counts, settings.queue.batch_size)
 
@@ -125,11 +131,6 @@ class Delivery:
         """Keep what came in while or after closing."""
         self._put_away_queue("undeliverable")
 
-    @property
-    def always(self) -> tuple[str, ...]:
-        """The names of the backends that get every event."""
-        return (BACKEND,)
-
     def error_of(self, backend: str) -> str | None:  # noqa: ARG002 - there is but one
         """Why a backend does not take events now."""
         return self._error
@@ -166,7 +167,7 @@ class Delivery:
             replayed=stats.replayed,
             error=self._error,
         )
-        return replace(stats, backends={BACKEND: result})
+        return replace(stats, backends=dict.fromkeys(self.always, result))
 
     def close(self, grace: float) -> bool:
         """Send what can be sent within `grace` seconds, put the rest on disk, and end; False when that was begun before.
@@ -332,8 +333,8 @@ class Delivery:
         if self.queue.settle(batch):
             self.counts.add("sent", len(batch) - len(answer.rejected))
             rejected = {rejection.index for rejection in answer.rejected}
-            batch.tell(BACKEND, Verdict.DELIVERED, but=rejected)
-            batch.tell(BACKEND, Verdict.REJECTED, but=set(batch.watches) - rejected)
+            self._tell(batch, Verdict.DELIVERED, set(batch.watches) - rejected)
+            self._tell(batch, Verdict.REJECTED, rejected)
             note_rejections(answer, self.counts)
 
     def _refused(self, batch: Batch, answer: Answer) -> None:
@@ -346,7 +347,12 @@ class Delivery:
                 self._complain(error)
         if self.queue.settle(batch):
             self.counts.add("failed", len(batch))
-            batch.tell(BACKEND, Verdict.FAILED)
+            self._tell(batch, Verdict.FAILED, batch.watches)
+
+    def _tell(self, batch: Batch, verdict: Verdict, places: Collection[int]) -> None:
+        """Let those who watch the events at these places hear what became of them."""
+        for name in self.always if batch.watches else ():
+            batch.tell(name, verdict, places)
 
     # ------------------------------------------------------------------------------------------------------- the last resort
 
@@ -363,7 +369,7 @@ class Delivery:
                 self.queue.disk_failing = False
                 if self.queue.settle(batch):
                     self.counts.add("spooled", len(batch))
-                    batch.tell(BACKEND, Verdict.SPOOLED)
+                    self._tell(batch, Verdict.SPOOLED, batch.watches)
                 return
         if at_the_end:
             self._drop(batch, "spool_failed" if self.spool is not None else at_the_end)
@@ -380,7 +386,7 @@ class Delivery:
         if self.queue.settle(batch):
             self.counts.unreport(batch.report)
             self.counts.drop(reason, len(batch))
-            batch.tell(BACKEND, Verdict.DROPPED)
+            self._tell(batch, Verdict.DROPPED, batch.watches)
 
     def _put_away_queue(self, reason: str) -> None:
         while batches := self._take(MAX_BATCH_EVENTS):

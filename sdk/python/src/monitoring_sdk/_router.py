@@ -34,8 +34,6 @@ class BackendRouter:
         settings = _config.load(config, overrides, direct=True, judge=judge)
         self._timeout = settings.sidecar.timeout if timeout is None else timeout
         self._client: Client | None = Client(settings, stand_in)
-        self._names = tuple(entry.name for entry in settings.backends if not entry.fallback)
-        self._stands_in = stand_in is not None
         self._last_stats = Stats()
         _state.routers.add(self._client)
         _lifecycle.install()
@@ -65,8 +63,7 @@ class BackendRouter:
         result: EmitResult = client.emit_all(events, _state.active.get())
         client.hurry()
         result.wait(self._timeout)
-        found = {name: counts.delivered == len(result) for name, counts in result.backends.items()}
-        return dict.fromkeys(self._names, all(found.values())) if self._stands_in else found
+        return {name: counts.delivered == len(result) for name, counts in result.backends.items()}
 
     def stats(self) -> Stats:
         """What became of the events of this router."""

@@ -184,10 +184,7 @@ class Shipment:
     def resolve(self, backend: str, places: range, verdict: Verdict) -> None:
         """A backend is done with these events."""
         if self.batch.watches:
-            for place in places:
-                watch = self.batch.watches.get(place)
-                if watch is not None:
-                    watch.hear(backend, verdict)
+            self.batch.tell(backend, verdict, places)
         with self._lock:
             if verdict:
                 for place in places:

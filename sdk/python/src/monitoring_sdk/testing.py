@@ -7,6 +7,8 @@
             etch(wafer="7")
         assert recorded.named("chuck")[0]["metrics"] == {"temperature": 21.5}
 
+In direct mode, and for a `BackendRouter`, the recorder stands in for all backends at once: none of their packages need be installed.
+
 `capture` needs no pytest; as a fixture: `@pytest.fixture` around `with capture() as recorded: yield recorded`.
 """
 
@@ -31,12 +33,13 @@ class RecordingTransport:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._events: list[dict[str, Any]] = []
+        self._trouble = ""
 
     @property
     def events(self) -> list[dict[str, Any]]:
         """What was sent so far, as it would have gone over the wire; what is still queued is flushed first."""
-        if _state.client is not None:
-            _state.client.flush(_FLUSH_SECONDS)
+        for client in _state.running():
+            client.flush(_FLUSH_SECONDS)
         with self._lock:
             return list(self._events)
 
@@ -48,8 +51,18 @@ class RecordingTransport:
         """The events of that kind."""
         return [event for event in self.events if event["kind"] == kind]
 
+    def fail(self, why: str = "as the test wants") -> None:
+        """Refuse what comes from now on, to see what the program makes of it."""
+        self._trouble = why
+
+    def work(self) -> None:
+        """Take events again."""
+        self._trouble = ""
+
     def send(self, batch: Batch, timeout: float) -> Answer:  # noqa: ARG002 - nothing to wait for
-        """Keep the batch's events."""
+        """Keep the batch's events, or be in trouble."""
+        if self._trouble:
+            return Answer(Outcome.REFUSED, self._trouble)
         with self._lock:
             self._events.extend(batch.events())
         return Answer(Outcome.ACCEPTED)
