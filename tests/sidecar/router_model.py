@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,6 +41,8 @@ class System:
     stored: dict[str, int] = field(default_factory=dict)
     """Events by id: how often each came."""
     in_call: int = 0
+    limit: Callable[[], int] = lambda: 1
+    """How many calls the router means to make at most, now."""
     strict_order: bool = False
     last_seq: int = 0
     patience: float = 0.0
@@ -70,6 +73,7 @@ class System:
         self.demand(seqs == sorted(seqs), "the order within a batch is lost")
         self.demand(len(ids) <= EVENTS_A_BATCH, "more events than a batch takes")
         self.demand(self.in_call < self.most_calls, "more calls at once than the sink allows")
+        self.demand(self.in_call < self.limit(), "more calls at once than the router's own limit")
         self.demand(now >= self.patience, f"called, though it asked for patience until {self.patience}")
         for event_id in ids:
             self.demand(now >= self.patience_with.get(event_id, 0.0), "an event came before its time")
@@ -174,7 +178,8 @@ class ModelSink:
             case "partial":
                 system.seed += 1
                 rng = random.Random(system.seed)
-                retry = [index for index, item in enumerate(items) if rng.random() < 0.5 and not item["attributes"]["poison"]]
+                share = rng.choice([0.0, 0.5])
+                retry = [i for i, item in enumerate(items) if rng.random() < share and not item["attributes"]["poison"]]
                 return self._take(items, retry)
         return self._take(items, [])
 

@@ -30,6 +30,14 @@ from tests.sidecar.virtual_time import VirtualTimeLoop
 
 NAMES = ("main", "other", "alarms", "backup")
 MODES = ("up", "down", "busy", "hung", "broken", "forgetful", "lying", "partial")
+RECORDS = st.lists(st.lists(st.sampled_from(["info", "error", "poison"]), min_size=1, max_size=12), min_size=1, max_size=6)
+SECONDS = st.sampled_from([0.05, 0.3, 1.0, 5.0, 20.0])
+Fault = tuple[str, float, float | None, int]
+FAULTS = st.tuples(
+    st.sampled_from(MODES), st.sampled_from([0.01, 0.2, 3.0]), st.sampled_from([None, 0.0, 2.0, 40.0]), st.integers(0, 1000)
+)
+"""Mode, seconds that a call takes, Retry-After in seconds, seed."""
+
 MEMORY = Path("/dev/shm")
 LONG_SECONDS = 3000
 
@@ -68,6 +76,7 @@ class RouterMachine(RuleBasedStateMachine):
     def starts(self, calls: list[int], fixed: list[bool], priorities: list[int]) -> None:
         for name, most in zip(NAMES, calls, strict=True):
             self.log.systems[name] = System(name, self.loop.time, most, strict_order=most == 1)
+            self.log.systems[name].limit = lambda name=name: self.router._deliveries[name].concurrency.limit  # type: ignore[misc]
             self.log.wants[name] = (lambda item: item["severity"] == "error") if name == "alarms" else (lambda item: True)
         self.systems = self.log.systems
         self.systems["backup"].primaries = [self.systems["main"], self.systems["other"]]
@@ -101,9 +110,7 @@ class RouterMachine(RuleBasedStateMachine):
 
         self.do(start())
 
-    @rule(
-        records=st.lists(st.lists(st.sampled_from(["info", "error", "poison"]), min_size=1, max_size=12), min_size=1, max_size=6)
-    )
+    @rule(records=RECORDS)
     def events_come(self, records: list[list[str]]) -> None:
         for kinds in records:
             items = []
@@ -114,25 +121,34 @@ class RouterMachine(RuleBasedStateMachine):
             self.log.append(items)
         self.do(asyncio.sleep(0))
 
-    @rule(seconds=st.sampled_from([0.05, 0.3, 1.0, 5.0, 20.0]))
+    @rule(seconds=SECONDS)
     def time_passes(self, seconds: float) -> None:
         self.do(asyncio.sleep(seconds))
 
-    @rule(
-        name=st.sampled_from(NAMES),
-        mode=st.sampled_from(MODES),
-        latency=st.sampled_from([0.01, 0.2, 3.0]),
-        retry_after=st.sampled_from([None, 0.0, 2.0, 40.0]),
-        seed=st.integers(0, 1000),
-    )
-    def system_changes(self, name: str, mode: str, latency: float, retry_after: float | None, seed: int) -> None:
+    @rule(name=st.sampled_from(NAMES), how=FAULTS)
+    def system_changes(self, name: str, how: Fault) -> None:
         system = self.systems[name]
-        system.mode, system.latency, system.retry_after, system.seed = mode, latency, retry_after, seed
+        system.mode, system.latency, system.retry_after, system.seed = how
 
-    @rule()
-    def primaries_go_down(self) -> None:
+    @rule(name=st.sampled_from(NAMES), how=FAULTS, records=RECORDS, seconds=SECONDS, well_again=st.booleans())
+    def system_has_trouble_while_events_come(
+        self, name: str, how: Fault, records: list[list[str]], seconds: float, well_again: bool
+    ) -> None:
+        self.system_changes(name, how)
+        self.events_come(records)
+        self.time_passes(seconds)
+        if well_again:
+            self.system_is_well_again(name)
+
+    @rule(how=FAULTS, records=RECORDS, seconds=SECONDS)
+    def fallback_has_to_take_over(self, how: Fault, records: list[list[str]], seconds: float) -> None:
         for name in ("main", "other"):
-            self.systems[name].mode, self.systems[name].retry_after = "down", None
+            self.system_changes(name, ("down", 0.01, None, 0))
+        self.events_come(records)
+        self.time_passes(5.0)
+        self.system_changes("backup", how)
+        self.events_come(records)
+        self.time_passes(seconds)
 
     @rule(name=st.sampled_from(NAMES))
     def system_is_well_again(self, name: str) -> None:
