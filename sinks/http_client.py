@@ -10,6 +10,10 @@ import base64
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final
 
+# httpx would import these two when its first client is made and used. In direct mode that is on a thread of the SDK's own, where
+# a fork in that very moment gives the child an import lock that nobody will ever release.
+import anyio._backends._asyncio  # noqa: F401
+import httpcore  # noqa: F401
 import httpx
 from msgspec import Meta
 
@@ -88,7 +92,8 @@ class HttpClient:
         read_timeout: float = READ_TIMEOUT_SECONDS,
         connections: int = 1,
     ) -> None:
-        self._secrets = tuple(secret for secret in secrets if secret)
+        # The longest first: a short one may be a part of it, and what is left of it then could still be read.
+        self._secrets = tuple(sorted((secret for secret in secrets if secret), key=lambda secret: -len(secret.reveal())))
         self._client = new_client(
             url=url,
             tls=tls,
