@@ -1,10 +1,9 @@
 """Writes metrics, run states, states and log lines to the trapper items of one Zabbix host, and makes those items.
 
-Zabbix merges two values of an item that have the same second and nanosecond, so each value gets a moment of its own that an
-event has at every delivery (zabbix_moments): on a database with primary keys on the history tables (every new installation
-since 6.0) a batch delivered twice leaves one copy. Where an older installation was upgraded without them it leaves two, and in
-both cases Zabbix counts a repeated number twice in its hourly trends. Values of one item go out in order, so there is one
-delivery at a time.
+Zabbix keeps one of two values of an item that have the same second and nanosecond, so each value gets a moment of its own that
+an event has at every delivery (zabbix_moments): on a database with primary keys on the history tables (every new installation
+since 6.0) a batch delivered twice leaves one copy, and the hourly trends count it once. Where an older installation was upgraded
+without them, a repeated value stands there twice. Values of one item go out in order, so there is one delivery at a time.
 """
 
 from __future__ import annotations

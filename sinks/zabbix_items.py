@@ -29,8 +29,9 @@ MAX_SUBJECT_CHARS: Final = 230
 """Zabbix manual, "Item object": a name has 255 characters, of which the family's title takes some."""
 MAX_TEXT_BYTES: Final = 65_535
 """Zabbix manual, "Item types": text and log values; the server cuts what is longer, in silence, in bytes on MySQL."""
-MAX_FLOAT: Final = 1.79e308
-"""Zabbix manual, "Numeric (float)": from -1.79E+308 to 1.79E+308; what is beyond is dropped in silence."""
+MAX_FLOAT: Final = 1e308
+"""What the server takes, though the manual ("Numeric (float)") says 1.79E+308; it drops what is beyond in silence, and calls the
+item unsupported."""
 MAX_SOURCE_CHARS: Final = 64
 """history_log.source is varchar(64)."""
 
@@ -90,7 +91,7 @@ class Item(NamedTuple):
         parts = dict(zip(self.family.parameters, self.values, strict=True))
         named = " of ".join(parts[key] for key in ("metric", "name") if key in parts)
         tool = f"on {parts['tool']}" if parts.get("tool") else ""
-        return " ".join(filter(None, (named, tool, f"({parts['site']}, {parts['app']})")))[:MAX_SUBJECT_CHARS]
+        return " ".join(f"{named} {tool} ({parts['site']}, {parts['app']})".split())[:MAX_SUBJECT_CHARS]
 
     @property
     def title(self) -> str:
@@ -192,8 +193,7 @@ def _log_text(event: Event, kind: str) -> str | None:
 
 
 def storable(text: str) -> str:
-    """Text as Zabbix keeps it whole: no NUL, at which it would end, and no more bytes than it takes, with a word on the rest."""
-    text = text.replace("\0", "\ufffd")
+    """Text as Zabbix keeps it whole: no more bytes than it takes, with a word on the rest."""
     data = text.encode()
     if len(data) <= MAX_TEXT_BYTES:
         return text

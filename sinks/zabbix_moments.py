@@ -46,7 +46,7 @@ class Moments:
     def give(self, key: str, event_id: str, wanted: int) -> int:
         """The moment, in nanoseconds, of one event's value for the item `key`."""
         name = (key, event_id)
-        known = self._given.get(name) or self._old_given.get(name)
+        known = self._given.get(name, self._old_given.get(name))
         if known is not None:
             return known
         moment = wanted

@@ -232,7 +232,8 @@ class Announced:
                 await self._announce(rule)
         return {
             item: f"Zabbix took no value for {item.key} in {self._wait:g} s: "
-            f"the host '{self._host}' has no such enabled trapper item. Link the template of docs/backends/zabbix.md, which makes items by discovery, or set api_url and api_key"
+            f"the host '{self._host}' has no such enabled trapper item. "
+            "Link the template of docs/backends/zabbix.md, which makes items by discovery, or set api_url and api_key"
             for item in items
             if self._patience.over(item)
         }
@@ -264,7 +265,8 @@ class Announced:
         counts = await self._trapper.send([{"host": self._host, "key": CHECK_KEY, "value": str(now)}])
         if counts.failed:
             raise Unavailable(
-                f"Zabbix at {self._trapper.address} takes nothing for the host '{self._host}': is there an enabled host of this "
-                "name, with the template of docs/backends/zabbix.md linked to it and this machine among the items' allowed hosts? "
+                f"Zabbix at {self._trapper.address} takes nothing for the host '{self._host}': is there an enabled host "
+                "of this name, with the template of docs/backends/zabbix.md linked to it, and is this machine among the allowed "
+                "hosts of its items? "
                 "With api_url and api_key the host is made"
             )

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+import zlib
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -56,13 +57,13 @@ class Trapper:
         packet = ZabbixProtocol.create_packet(body, _SILENT, self._compress)
         try:
             answer = await self._exchange(packet)
-        except (ProcessingError, ValueError, UnicodeDecodeError, msgspec.DecodeError) as error:
+        except (OSError, EOFError) as error:
+            raise Unavailable(f"Zabbix at {self.address} can't be reached: {explain(error) or describe(error)}") from error
+        except (ProcessingError, ValueError, UnicodeDecodeError, msgspec.DecodeError, zlib.error) as error:
             raise Unavailable(
                 f"what listens at {self.address} does not answer like Zabbix ({describe(error)}): "
                 "`url` must name the port for values of a server or proxy, usually 10051"
             ) from error
-        except (OSError, EOFError) as error:
-            raise Unavailable(f"Zabbix at {self.address} can't be reached: {explain(error) or describe(error)}") from error
         return self._counts(answer, len(values))
 
     async def _exchange(self, packet: bytes) -> dict[str, Any]:

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import requests
+import yaml
 from pyzabbix import ZabbixAPI
 from zabbix_utils import ItemValue, Sender
 
 from tests.services.apt import ensure_packages
 from tests.services.base import Service, free_port, port_open, wait_until
+from tests.services.certificates import TestAuthority
 from tests.services.postgres import Postgres15
 
 _PACKAGES = (
@@ -42,6 +44,14 @@ def _low_port() -> int:
             probe.bind(("127.0.0.1", random.randrange(20000, 32768)))
             port: int = probe.getsockname()[1]
             return port
+
+
+class _Api(ZabbixAPI):
+    """A session that stays in the process that made it."""
+
+    def __reduce__(self) -> Any:
+        message = "a session can't go to another process"
+        raise TypeError(message)
 
 
 class ZabbixWeb(Service):
@@ -82,7 +92,7 @@ class ZabbixWeb(Service):
 
 
 class Zabbix(Service):
-    """Zabbix 6.0: `port` takes values, `api_url` answers the API; the administrator is Admin with the password zabbix."""
+    """Zabbix 6.0: `port` takes values, with or without TLS, `api_url` answers the API; its administrator is Admin, `zabbix`."""
 
     name = "zabbix"
     start_seconds = 120
@@ -92,12 +102,17 @@ class Zabbix(Service):
         self.port = _low_port()
         self.postgres = Postgres15()
         self.web = ZabbixWeb(self.postgres.port, self.port)
-        self.api_url = f"{self.web.url}/api_jsonrpc.php"
+        self.web_url = self.web.url
+        self.web_port = self.web.port
+        self.api_url = f"{self.web_url}/api_jsonrpc.php"
+        authority = TestAuthority(self.folder)
+        self.ca_file = authority.file
+        self.client_certificate = authority.issue("agent")
+        self._certificate = authority.issue("127.0.0.1", "localhost")
         self._settings = settings
         self._numbers = itertools.count(1)
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self.api = ZabbixAPI(self.api_url, session=self._session, timeout=60)
+        self._flushed = 0
+        self._connect()
 
     def start(self) -> Self:
         ensure_packages(*_PACKAGES)
@@ -109,9 +124,21 @@ class Zabbix(Service):
             self.start_server()
             self.api.login("Admin", "zabbix")
             self.token = self.new_token()
+            self.api.login(api_token=self.token)
             self._make_flush_item()
             undo.pop_all()
         return self
+
+    def attach(self) -> None:
+        """Sign in from this process too."""
+        super().attach()
+        self._connect()
+        self.api.login(api_token=self.token)
+
+    def _connect(self) -> None:
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self.api = _Api(self.api_url, session=self._session, timeout=60)
 
     def start_server(self) -> None:
         """Start the server alone, on its database as it is."""
@@ -119,7 +146,8 @@ class Zabbix(Service):
         if os.geteuid() == 0:
             entry = pwd.getpwnam(_USER)
             identity = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-            os.chown(self.folder, entry.pw_uid, entry.pw_gid)
+            for path in (self.folder, *self.folder.iterdir()):
+                os.chown(path, entry.pw_uid, entry.pw_gid)
         settings = {
             "ListenPort": str(self.port), "ListenIP": "127.0.0.1", "LogType": "console", "SocketDir": str(self.folder),
             "PidFile": str(self.folder / "server.pid"), "DBHost": "127.0.0.1", "DBPort": str(self.postgres.port),
@@ -127,7 +155,10 @@ class Zabbix(Service):
             "StartTrappers": "4", "StartPollers": "1", "StartPollersUnreachable": "1", "StartPingers": "0",
             "StartDiscoverers": "0", "StartHTTPPollers": "0", "StartDBSyncers": "1", "StartPreprocessors": "1",
             "StartLLDProcessors": "1", "StartHistoryPollers": "0", "StartODBCPollers": "0", "StartAlerters": "1",
-            "CacheSize": "32M", "Timeout": "10", **self._settings,
+            "CacheSize": "32M", "Timeout": "10",
+            # By itself Zabbix takes certificates with RSA keys only.
+            "TLSCipherCert": "NORMAL", "TLSCipherAll": "NORMAL", "TLSCAFile": str(self.ca_file),
+            "TLSCertFile": str(self._certificate.cert_file), "TLSKeyFile": str(self._certificate.key_file), **self._settings,
         }  # fmt: skip
         config = self.folder / "server.conf"
         config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
@@ -204,6 +235,18 @@ class Zabbix(Service):
         number: str = self.call("host.create", {"host": host, "groups": [{"groupid": group}], **fields})["hostids"][0]
         return number
 
+    def import_template(self, file: Path) -> str:
+        """Import a template of one's own making; its id."""
+        rules = {
+            part: {"createMissing": True, "updateExisting": True}
+            for part in ("groups", "templates", "valueMaps", "items", "discoveryRules", "triggers")
+        }
+        text = file.read_text()
+        self.call("configuration.import", {"format": "yaml", "rules": rules, "source": text})
+        name = yaml.safe_load(text)["zabbix_export"]["templates"][0]["template"]
+        number: str = self.call("template.get", {"output": ["templateid"], "filter": {"host": [name]}})[0]["templateid"]
+        return number
+
     def make_item(self, host: str, key: str, value_type: int, **fields: Any) -> str:
         """A trapper item; its id."""
         item = {"hostid": self.host_id(host), "name": key, "key_": key, "type": 2, "value_type": value_type, **fields}
@@ -211,7 +254,6 @@ class Zabbix(Service):
         return number
 
     def _make_flush_item(self) -> None:
-        self._flushed = 0
         self.make_host(_FLUSH)
         self._flush_item = self.make_item(_FLUSH, _FLUSH, 3)
         wait_until(lambda: self.send([ItemValue(_FLUSH, _FLUSH, "1")]) == (1, 0), seconds=60, what="Zabbix to take values")
