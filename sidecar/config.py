@@ -182,9 +182,9 @@ def _sink_problems(tree: Mapping[str, Any], base: Path) -> list[Problem]:
     section = tree.get("sidecar")
     backends = section.get("backends") if isinstance(section, dict) else None
     for index, backend in enumerate(backends if isinstance(backends, list) else ()):
-        if isinstance(backend, dict) and isinstance(backend.get("type"), str) and isinstance(backend.get("config", {}), dict):
-            if _sink_config(index, backend, base, problems) is not None:
-                _check_concurrency(index, backend, problems)
+        whole = isinstance(backend, dict) and isinstance(backend.get("type"), str) and isinstance(backend.get("config", {}), dict)
+        if whole and _sink_config(index, backend, base, problems) is not None:
+            _check_concurrency(index, backend, problems)
     return problems
 
 

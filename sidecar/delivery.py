@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -281,21 +281,33 @@ class Delivery:
             task.add_done_callback(self._tasks.discard)
 
     async def _wait_for_events(self) -> None:
+        trial = None
         if not self.flights:
             if self.progress.state == "waiting":
                 self.progress.works()
             if self.progress.state != "ok" and self._clock() >= self._look_again_at:
-                await self._sender.try_out()
                 self._look_again_at = self._clock() + max(self.settings.probe_interval, LOOK_AGAIN_SECONDS)
-        await self._wait(self._read_to)
+                await self._store_if_due(now=True)
+                trial = self._sender.try_out()
+        await self._wait(self._read_to, trial)
 
-    async def _wait(self, beyond: int | None) -> None:
-        """Until something changes here, an event after `beyond` is in the log, or it is time to look again."""
-        timeout = LINGER_SECONDS if self._stored != self.position or self.flights or self.progress.state != "ok" else None
-        timeout = STANDBY_POLL_SECONDS if self.settings.fallback else timeout
+    async def _wait(self, beyond: int | None, meanwhile: Coroutine[Any, Any, None] | None = None) -> None:
+        """Until something changes here, an event after `beyond` is in the log, or it is time to look again.
+
+        `meanwhile` is done as long as nothing else happens; when it is done, the wait is over.
+        """
         waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._change.next().wait())]
         if beyond is not None:
             waits.append(asyncio.ensure_future(self._log.wait_beyond(beyond)))
+        if meanwhile is not None:
+            waits.append(asyncio.ensure_future(meanwhile))
+            timeout = None
+        elif self.settings.fallback:
+            timeout = STANDBY_POLL_SECONDS
+        elif self._stored != self.position or self.flights or self.progress.state != "ok":
+            timeout = LINGER_SECONDS
+        else:
+            timeout = None
         try:
             done, _ = await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
