@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sinks import registry
 
 import monitoring_sdk
 from monitoring_sdk import _plugins, _state
-from sinks import registry
 
 ACCEPT: dict[str, Any] = {}
 
@@ -197,7 +197,7 @@ ODD_SINK = Path(__file__).with_name("odd_sink.py")
 
 @pytest.fixture
 def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A package of somebody else is installed, with the sink `odd` (see odd_sink.py); its folder is on the path of programs too."""
+    """A package of somebody else is installed, with the sink `odd` (see odd_sink.py); programs of the test find it, too."""
     site = tmp_path / "site"
     info = site / "odd_sink-1.0.dist-info"
     info.mkdir(parents=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
-
 from contract.settings import Secret
 from sinks.base import DeliveryReport, Health, Refused, SinkBatch, SinkLimits, Throttled
 
@@ -77,10 +77,8 @@ class OddSink:
     async def _ignore_being_cancelled(self) -> None:
         until = time.monotonic() + 30
         while time.monotonic() < until:
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(1)
-            except asyncio.CancelledError:
-                continue
 
     def _note(self, batch: SinkBatch, taken: list[int]) -> None:
         note: dict[str, Any] = {

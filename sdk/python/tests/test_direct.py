@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
+from sdk.python.tests.conftest import written
 
 import monitoring_sdk as m
-from sdk.python.tests.conftest import written
 
 EVENT = {"kind": "log", "name": "x"}
 SLACK = 4.0
@@ -436,9 +436,7 @@ def test_nothing_stays_open(direct, third_party, sidecar, gateway, tmp_path):
         m.close()
 
     def handles():
-        return {
-            fd: os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")
-        }
+        return sorted(entry.name for entry in Path("/proc/self/fd").iterdir())
 
     once()
     before_threads, before = set(threading.enumerate()), handles()

@@ -9,11 +9,11 @@ import signal
 import time
 
 import pytest
+from sdk.python.tests.conftest import written
 
 import monitoring_sdk as m
 from monitoring_sdk._config import AppSettings
 from monitoring_sdk._spool import backend_folder
-from sdk.python.tests.conftest import written
 
 SLACK = 4.0
 """The contract says two seconds; the machine that runs the tests may be busy."""

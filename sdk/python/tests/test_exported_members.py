@@ -15,9 +15,9 @@ from monitoring_sdk import testing
 def test_public_names():
     assert monitoring_sdk.__all__ == [
         "Answer", "BackendResult", "BackendRouter", "ConfigurationError", "EmitResult", "FlushResult", "InvalidEventError",
-        "MonitoredContext", "MonitoringError", "MonitoringHandler", "NotInitializedError", "Outcome", "Problem", "Rejection", "Run",
-        "Stats", "Transport", "carry", "close", "current_run", "emit_batch", "emit_event", "flush", "initialize", "monitored_context",
-        "stats",
+        "MonitoredContext", "MonitoringError", "MonitoringHandler", "NotInitializedError", "Outcome", "Problem", "Rejection",
+        "Run", "Stats", "Transport", "carry", "close", "current_run", "emit_batch", "emit_event", "flush", "initialize",
+        "monitored_context", "stats",
     ]  # fmt: skip
     for name in monitoring_sdk.__all__:
         assert getattr(monitoring_sdk, name).__doc__, name

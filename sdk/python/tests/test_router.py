@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+from sdk.python.tests.conftest import written
 
 import monitoring_sdk as m
 from monitoring_sdk import _state
 from monitoring_sdk.testing import capture
-from sdk.python.tests.conftest import written
 
 EVENT = {"kind": "log", "name": "x"}
 

@@ -1,7 +1,7 @@
 """Which transport serves which type of backend: `sidecar`, `filesystem` and `webhook` are built in, all others are sinks.
 
 The built-in ones serve their types whatever else is installed, so that installing a package changes nothing about how events
-are written. The one exception is `filesystem` with `format: parquet`, which needs the sink of that name.
+are written. What they can't do (`filesystem` with `format: parquet`, `webhook` with templates) the sinks of those names do.
 """
 
 from __future__ import annotations
@@ -10,19 +10,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from monitoring_sdk import _webhook
 from monitoring_sdk._config import BackendSettings, SidecarSettings
-from monitoring_sdk._filesystem import FilesystemBackend
+from monitoring_sdk._filesystem import FILESYSTEM_SETTINGS, FilesystemBackend
 from monitoring_sdk._http import SidecarTransport
 from monitoring_sdk._transport import Backend, Plain
-from monitoring_sdk._webhook import WebhookBackend, webhook_problems
-
-BUILT_IN = frozenset({"filesystem", "sidecar", "webhook"})
 
 
 def judge(kind: str, config: Mapping[str, Any], base: Path | None) -> Iterable[tuple[str, str]]:
     """What is wrong with a backend's type or config block: places below the backend, and messages."""
     if _is_built_in(kind, config):
-        return webhook_problems(config) if kind == "webhook" else ()
+        return _webhook.problems(config) if kind == "webhook" else ()
     from monitoring_sdk import _sinks
 
     return _sinks.problems(kind, config, base)
@@ -38,9 +36,11 @@ def make(settings: BackendSettings, sidecar: SidecarSettings, emitter_id: str) -
     if settings.type == "filesystem":
         return FilesystemBackend(settings, emitter_id)
     if settings.type == "webhook":
-        return WebhookBackend(settings)
+        return _webhook.WebhookBackend(settings)
     return Plain(SidecarTransport(config.get("url", sidecar.url), config.get("token", sidecar.token)))
 
 
 def _is_built_in(kind: str, config: Mapping[str, Any]) -> bool:
-    return kind in BUILT_IN and not (kind == "filesystem" and config.get("format", "jsonl") != "jsonl")
+    if kind == "filesystem":
+        return bool(config.get("format", "jsonl") == "jsonl") and not set(config) - FILESYSTEM_SETTINGS
+    return _webhook.serves(config) if kind == "webhook" else kind == "sidecar"

@@ -27,7 +27,7 @@ Config = Union[str, "os.PathLike[str]", Mapping[str, Any]]
 """What `initialize` takes: the name of a file, or the document itself as a mapping with the key `sdk`."""
 
 Judge = Callable[[str, Mapping[str, Any], "Path | None"], Iterable[tuple[str, str]]]
-"""Finds what is wrong with a backend's type and `config`, given the folder that its paths are relative to: places and messages."""
+"""Finds what is wrong with a backend's type and `config`, given the folder that paths are relative to: places and messages."""
 
 DEFAULT_FILE = "monitoring-config.yaml"
 _FILE_VARIABLE = "MONITORING_CONFIG"

@@ -1,7 +1,7 @@
 """Direct mode: moves events from the queue to every backend, each on a lane of its own.
 
-The dispatcher, a daemon thread, cuts batches and hands them to the lanes; it never waits for a backend (but with `on_full: block`,
-for a slow one), so the queue runs empty whatever they do. A batch counts as in memory until every lane is done with it.
+The dispatcher, a daemon thread, cuts batches and hands them to the lanes; it never waits for a backend (but for a slow one with
+`on_full: block`), so the queue runs empty whatever they do. A batch counts as in memory until every lane is done with it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from monitoring_sdk._batch import Batch, Entry, pack
 from monitoring_sdk._config import BackendSettings, Settings

@@ -5,9 +5,9 @@
     <path>/.state/<log>.json                                                  what the files hold, for certain
     <path>/.state/<log>.lock                                                  its owner holds an exclusive flock on it
 
-Folders go by the event's timestamp in UTC; a log is one start of one process (its emitter id), its events are numbered in the order of
-delivery, with 20 digits. A batch is appended to the growing files of its hours, these are synced, and only then the state is
-replaced. The state is the truth: numbers that it covers are passed over when they come again, and what a crash left beyond the
+Folders go by the event's timestamp in UTC; a log is one start of one process (its emitter id), its events are numbered in the
+order of delivery, with 20 digits. A batch is appended to the growing files of its hours, these are synced, and only then the
+state is replaced. The state is the truth: numbers that it covers are passed over when they come again, and what a crash left beyond the
 recorded length is cut off. Whoever writes to the folder next completes the files of owners that are dead.
 """
 
@@ -28,7 +28,11 @@ from typing import Any
 
 from monitoring_sdk._batch import Batch
 from monitoring_sdk._config import BackendSettings
+from monitoring_sdk._spool import try_lock
 from monitoring_sdk._transport import Answer, Bounds, Outcome
+
+FILESYSTEM_SETTINGS = frozenset({"path", "format", "rotate_size_mb", "rotate_seconds"})
+"""The settings that are understood here."""
 
 STATE_FOLDER = ".state"
 OPEN_SUFFIX = ".jsonl.open"
@@ -74,7 +78,7 @@ class FilesystemBackend:
         self._clock = clock
         self._log: _Log | None = None
         self._in_doubt = False
-        """Whether a batch may have been written though it counts as not delivered: then it may come again, and the state stays."""
+        """Whether a batch may stand there though it counts as not delivered: then it may come again, and the state stays."""
         self._next_tidying = 0.0
 
     def send(self, batch: Batch, timeout: float) -> Answer:
@@ -307,22 +311,17 @@ def _with(ranges: list[tuple[int, int]], first: int, last: int) -> list[tuple[in
 
 
 def _locked(path: Path, patience: float = 0.0) -> int:
-    """A handle that holds the lock; it is made when it is missing. Raises BlockingIOError when somebody else holds it for long."""
+    """A handle that holds the lock, which is made when it is missing. Raises BlockingIOError when somebody else holds it."""
     deadline = time.monotonic() + patience
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                os.close(fd)
-                raise
+    try:
+        while time.monotonic() < deadline and not try_lock(fd):
             time.sleep(_POLL)
-        except OSError:
-            os.close(fd)
-            raise
-        else:
-            return fd
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _make_folder(folder: Path, root: Path) -> None:

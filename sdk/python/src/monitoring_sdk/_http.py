@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import http.client
 import io
 import json
@@ -11,7 +12,7 @@ import socket
 import ssl
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
@@ -44,15 +45,28 @@ class Reply(NamedTuple):
 
 
 class Poster:
-    """Posts to one URL over one kept connection. `context` is how a server with TLS is judged; None: as this machine does."""
+    """Posts to one URL over one kept connection.
 
-    def __init__(self, url: str, context: ssl.SSLContext | None = None) -> None:
+    `context` is how a server with TLS is judged; None: as this machine does. `resolve` gives the addresses of the host that may
+    be connected to; None: all that it has.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        context: ssl.SSLContext | None = None,
+        *,
+        method: str = "POST",
+        resolve: Callable[[str, int], list[str]] | None = None,
+    ) -> None:
         address = urlsplit(url)
         self._https = address.scheme == "https"
         self.host = address.hostname or "localhost"
         self._port = address.port or (443 if self._https else 80)
         self._path = (address.path or "/") + (f"?{address.query}" if address.query else "")
         self._context = context
+        self._method = method
+        self._resolve = resolve
         self._connection: _Connection | None = None
         self._pid = os.getpid()
         self._interrupted = False
@@ -63,7 +77,7 @@ class Poster:
         while not self._interrupted:
             connection, kept = self._connect()
             try:
-                reply = connection.exchange(self._path, body, headers, deadline)
+                reply = connection.exchange(self._method, self._path, body, headers, deadline)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 self.close()
                 if kept and isinstance(error, _STALE):
@@ -97,7 +111,7 @@ class Poster:
             self._connection, self._pid = None, os.getpid()  # a forked child must not talk over its parent's
         if self._connection is not None:
             return self._connection, True
-        self._connection = _Connection(self.host, self._port, https=self._https, context=self._context)
+        self._connection = _Connection(self.host, self._port, https=self._https, context=self._context, resolve=self._resolve)
         return self._connection, False
 
 
@@ -139,8 +153,18 @@ class SidecarTransport:
 class _Connection:
     """One connection that keeps a deadline for the whole of an exchange."""
 
-    def __init__(self, host: str, port: int, *, https: bool, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        https: bool,
+        context: ssl.SSLContext | None,
+        resolve: Callable[[str, int], list[str]] | None,
+    ) -> None:
         self._http = http.client.HTTPSConnection(host, port, context=context) if https else http.client.HTTPConnection(host, port)
+        self._context = (context or ssl.create_default_context()) if https and resolve is not None else None
+        self._resolve = resolve
         self.is_finished = False
 
     @property
@@ -148,15 +172,15 @@ class _Connection:
         """The open socket."""
         return cast("socket.socket | None", self._http.sock)
 
-    def exchange(self, path: str, body: bytes, headers: Mapping[str, str], deadline: float) -> Reply:
+    def exchange(self, method: str, path: str, body: bytes, headers: Mapping[str, str], deadline: float) -> Reply:
         """The answer. Raises OSError, HTTPException or ValueError."""
         connection = self._http
         connection.timeout = _remaining(deadline)
         if connection.sock is None:
-            connection.connect()
+            self._connect(deadline)
         sock: socket.socket = connection.sock
         sock.settimeout(_remaining(deadline))
-        connection.request("POST", path, body=body, headers=dict(headers))
+        connection.request(method, path, body=body, headers=dict(headers))
 
         def timed(sock: socket.socket, *args: Any, **kwargs: Any) -> _TimedResponse:
             return _TimedResponse(sock, deadline, *args, **kwargs)
@@ -167,6 +191,22 @@ class _Connection:
             answer = response.read(length)
             self.is_finished = response.will_close or not response.isclosed()
             return Reply(response.status, response.headers, answer)
+
+    def _connect(self, deadline: float) -> None:
+        if self._resolve is None:
+            self._http.connect()
+            return
+        host, port = self._http.host, self._http.port
+        *others, last = self._resolve(host, port)
+        sock = None
+        for address in others:
+            with contextlib.suppress(OSError):
+                sock = socket.create_connection((address, port), _remaining(deadline))
+                break
+        if sock is None:
+            sock = socket.create_connection((last, port), _remaining(deadline))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._http.sock = sock if self._context is None else self._context.wrap_socket(sock, server_hostname=host)
 
     def close(self) -> None:
         self._http.close()

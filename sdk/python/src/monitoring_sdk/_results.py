@@ -44,7 +44,7 @@ class BackendResult:
 
 @dataclass(frozen=True)
 class FlushResult:
-    """Whether all that was emitted before is safe (delivered, on disk, or kept aside), as its truth; and how each backend stands."""
+    """Whether all that was emitted before is safe (delivered, on disk, or kept aside), as its truth; and how each backend is."""
 
     safe: bool
     backends: Mapping[str, BackendResult] = field(default_factory=dict)

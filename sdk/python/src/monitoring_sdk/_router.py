@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
+
+from typing_extensions import Self
 
 from monitoring_sdk import _api, _backends, _config, _lifecycle, _state
 from monitoring_sdk._client import Client
@@ -12,6 +14,8 @@ from monitoring_sdk._config import Config
 from monitoring_sdk._counts import Stats
 from monitoring_sdk._exceptions import InvalidEventError, NotInitializedError
 from monitoring_sdk._results import EmitResult
+
+_Self = TypeVar("_Self", bound="BackendRouter")
 
 
 class BackendRouter:
@@ -42,8 +46,9 @@ class BackendRouter:
     def route_event(self, event: Mapping[str, Any]) -> dict[str, bool]:
         """Deliver one event: for each backend, in order of priority, whether it has the event now.
 
-        False means that the backend did not take it within the timeout, or refused it. What it did not take is on disk (or, without
-        spooling, in memory) and goes to this backend alone when it works again. A fallback stands in the answer when it was asked.
+        False means that the backend did not take it within the timeout, or refused it. What it did not take is on disk (or,
+        without spooling, in memory) and goes to this backend alone when it works again. A fallback stands in the answer when
+        it was asked.
 
         Raises InvalidEventError, NotInitializedError after `close`.
         """
@@ -70,14 +75,14 @@ class BackendRouter:
         return self._client.stats() if self._client is not None else self._last_stats
 
     def close(self) -> None:
-        """Deliver what is under way, put on disk what can't be delivered within a second, and end. Calling it twice does no harm."""
+        """Deliver what is under way, put on disk what can't be delivered within a second, and end. Twice does no harm."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
             self._last_stats = client.stats()
             _state.routers.discard(client)
 
-    def __enter__(self) -> BackendRouter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:

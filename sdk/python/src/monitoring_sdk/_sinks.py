@@ -1,8 +1,8 @@
 """Backends that other packages bring: the sinks of TrackMate and of third parties, each on an event loop and a thread of its own.
 
-The sinks are asynchronous; a lane is not. A loop of its own for each means that a sink which blocks where it should await holds up
-itself alone. Nothing of TrackMate is imported by name: the entry point `v1` of the group `trackmate.direct` gives the module that
-makes any sink of the group `trackmate.sinks` usable with plain Python types.
+The sinks are asynchronous; a lane is not. A loop of its own for each means that a sink which blocks where it should await holds
+up itself alone. Nothing of TrackMate is imported by name: the entry point `v1` of the group `trackmate.direct` gives the module
+that makes any sink of the group `trackmate.sinks` usable with plain Python types.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 
 
 class _Threads(concurrent.futures.ThreadPoolExecutor):
-    """Runs each call (resolving a name, say) on a daemon thread of its own: one that hangs does not keep the process from ending."""
+    """Runs each call (resolving a name, say) on a daemon thread of its own: one that hangs does not keep the process alive."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
         """Run the call."""

@@ -213,7 +213,7 @@ class Spool:
         base = self.folder / name["base"]
         claimed = base.with_name(f"{base.name}.claimed-{os.getpid()}")
         try:
-            if not _try_lock(fd) or not _is_at(fd, path):
+            if not try_lock(fd) or not _is_at(fd, path):
                 os.close(fd)
                 return None
             path.rename(claimed)
@@ -242,7 +242,7 @@ class Spool:
         except OSError:  # another user's: not ours to take over
             return False
         try:
-            return _try_lock(fd)
+            return try_lock(fd)
         finally:
             os.close(fd)
 
@@ -257,7 +257,8 @@ class Spool:
                     Path(entry.path).unlink()
 
 
-def _try_lock(fd: int) -> bool:
+def try_lock(fd: int) -> bool:
+    """Whether the exclusive lock on an open file is this handle's now."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

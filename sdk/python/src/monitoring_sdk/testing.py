@@ -7,7 +7,7 @@
             etch(wafer="7")
         assert recorded.named("chuck")[0]["metrics"] == {"temperature": 21.5}
 
-In direct mode, and for a `BackendRouter`, the recorder stands in for all backends at once: none of their packages need be installed.
+In direct mode, and for a `BackendRouter`, the recorder stands in for all backends at once; no package of theirs is needed.
 
 `capture` needs no pytest; as a fixture: `@pytest.fixture` around `with capture() as recorded: yield recorded`.
 """
