@@ -314,7 +314,8 @@ def test_mistake_is_found_when_the_first_event_comes(settings: dict[str, Any], w
 @pytest.mark.parametrize(
     "address",
     ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",
-     "255.255.255.255", "::1", "::", "fe80::1", "fc00::1", "ff02::1", "fec0::1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "2002:7f00:1::",
+     "255.255.255.255", "::1", "::", "fe80::1", "fc00::1", "ff02::1", "fec0::1", "::ffff:10.0.0.1",
+     "::ffff:169.254.169.254", "2002:7f00:1::",
      "64:ff9b::a9fe:a9fe", "240.0.0.1", "192.0.2.1"],
 )  # fmt: skip
 def test_private_address_passes_for_a_public_one(address: str) -> None:
