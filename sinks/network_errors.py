@@ -63,7 +63,7 @@ def _dns(error: BaseException) -> str | None:
 
 def _tls(error: BaseException) -> str | None:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return _certificate(error)
+        return _certificate(error) if hasattr(error, "verify_code") else None  # aiohttp's own has none, the one behind it has
     if not isinstance(error, ssl.SSLError) or isinstance(error, _NOT_TLS_ITSELF):
         return None
     reason = error.reason or ""
