@@ -92,3 +92,30 @@ def test_success_between_failures_does_not_count() -> None:
         breaker.failed()
         breaker.succeeded()
     assert breaker.available
+
+
+def test_late_failure_of_a_call_from_before_ends_the_probe() -> None:
+    now = 0.0
+    breaker = Breaker(probe_interval=5, clock=lambda: now)
+    assert all(breaker.begin() for _ in range(4))
+    for _ in range(3):
+        breaker.failed(probe=False)
+    now = 5.0
+    assert breaker.begin()
+    breaker.failed(probe=False)
+    assert breaker.state is BreakerState.HALF_OPEN
+    assert not breaker.begin()
+    breaker.succeeded()
+    assert breaker.available
+
+
+def test_late_failure_puts_the_next_probe_off_unless_the_system_asks_for_it() -> None:
+    now = 0.0
+    breaker = Breaker(probe_interval=5, clock=lambda: now)
+    for _ in range(3):
+        breaker.failed(probe=False)
+    now = 4.0
+    breaker.failed(probe=False)
+    assert breaker.wait_seconds() == 1.0
+    breaker.failed(20.0, probe=False)
+    assert breaker.wait_seconds() == 20.0
