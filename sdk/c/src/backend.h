@@ -34,6 +34,8 @@ struct mon_backend_type {
     void (*close)(void *self);
     /* In a forked child: closes what it inherited and says nothing to anybody. */
     void (*forget)(void *self);
+    /* Called now and then while nothing is sent; NULL: nothing to do. */
+    void (*tick)(void *self);
 };
 
 extern const struct mon_backend_type mon_backend_sidecar;

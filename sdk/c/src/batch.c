@@ -87,6 +87,7 @@ bool mon_batch_halves(const struct mon_batch *batch, struct mon_batch *halves[2]
             return false;
         }
         part->pending = batch->pending;
+        part->replayed = batch->replayed;
         part->taken = batch->taken;
         part->spooled = batch->spooled;
         part->refused = batch->refused;
@@ -126,6 +127,7 @@ struct mon_batch *mon_batch_unpack(const char *data, size_t len) {
                 if (batch == NULL) {
                     break;
                 }
+                batch->replayed = true;
                 *last = batch;
                 last = &batch->next;
             }

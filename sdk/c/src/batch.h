@@ -23,6 +23,7 @@ struct mon_batch {
     bool borrowed;  /* somebody else puts it away: who took it must not free it */
     bool abandoned; /* who took it is done with it */
     bool settled;
+    bool replayed; /* it comes from a spool file */
     uint32_t pending; /* a bit for each target that is not done with it */
     bool taken;       /* some target has it */
     bool spooled;     /* it waits on disk for some target */

@@ -42,6 +42,7 @@ static const struct option OPTIONS[] = {
     {"webhook", "url", 's', REQUIRED},
     {"webhook", "secret", 's', NULLABLE},
     {"webhook", "headers", 't', 0},
+    {"webhook", "allow_private", 'b', 0}, /* for the sidecar, whose operator is not the owner of the address */
     {"webhook", "timeout", 'n', 0},
     {"zabbix", "url", 's', REQUIRED},
     {"zabbix", "host", 's', REQUIRED},
@@ -81,6 +82,11 @@ static void check_value(const struct option *option, const cJSON *value, const c
     case 'n':
         if (!cJSON_IsNumber(value) || !(value->valuedouble > 0)) {
             mon_problem_add(problems, path, "expected a number above 0");
+        }
+        break;
+    case 'b':
+        if (!cJSON_IsBool(value)) {
+            mon_problem_add(problems, path, "expected boolean");
         }
         break;
     default:

@@ -317,6 +317,9 @@ static void send_due(struct mon_delivery *delivery, bool everything) {
     }
     for (size_t i = 0; i < delivery->target_count && !atomic_load(&delivery->closing); i++) {
         mon_replay(delivery, &delivery->targets[i]);
+        if (delivery->targets[i].type->tick != NULL) {
+            delivery->targets[i].type->tick(delivery->targets[i].self);
+        }
     }
 }
 

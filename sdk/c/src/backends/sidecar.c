@@ -124,4 +124,6 @@ static void forget_sidecar(void *self) {
     mon_http_forget(((struct sidecar *)self)->http);
 }
 
-const struct mon_backend_type mon_backend_sidecar = {"sidecar", open_sidecar, send_to_sidecar, interrupt_sidecar, close_sidecar, forget_sidecar};
+const struct mon_backend_type mon_backend_sidecar = {
+    "sidecar", open_sidecar, send_to_sidecar, interrupt_sidecar, close_sidecar, forget_sidecar, NULL,
+};
