@@ -9,6 +9,7 @@ import boto3
 import pytest
 import zstandard
 from sdk.python.tests.conftest import written
+from tests.services.base import free_port
 from tests.services.proxy import Proxy
 
 import monitoring_sdk as m
@@ -22,7 +23,7 @@ class Bucket:
     def __init__(self, server):
         self.server = server
         self.name = server.fresh_bucket()
-        self.proxy = Proxy("127.0.0.1", server.port)
+        self.proxy = Proxy(server.port)
         self.client = boto3.client(
             "s3",
             endpoint_url=server.endpoint,
@@ -31,8 +32,8 @@ class Bucket:
             aws_secret_access_key=server.secret_access_key,
         )
 
-    @property
-    def backend(self):
+    def backend(self, port=None):
+        """The configuration as published, with an address of this machine."""
         credentials = {"access_key_id": self.server.access_key_id, "secret_access_key": self.server.secret_access_key}
         return {
             "type": "s3",
@@ -41,7 +42,7 @@ class Bucket:
                 "bucket": self.name,
                 "region": "us-east-1",
                 "prefix": "events/",
-                "endpoint_url": f"http://127.0.0.1:{self.proxy.port}",
+                "endpoint_url": f"http://127.0.0.1:{port or self.proxy.port}",
                 "credentials": credentials,
             },
         }
@@ -88,7 +89,7 @@ def files(folder):
 
 def test_one_program_s_events_are_in_files_bucket_and_index_at_once(direct, bucket, index, tmp_path):
     backend, documents = index
-    direct(files(tmp_path / "out"), bucket.backend, backend)
+    direct(files(tmp_path / "out"), bucket.backend(), backend)
     ids = list(m.emit_batch([EVENT] * 1500))
     result = m.flush(60)
     assert result, result
@@ -107,8 +108,9 @@ def test_bucket_in_trouble_gets_its_own_events_later_and_nobody_else_anything_tw
     direct, bucket, index, tmp_path, spool_dir, eventually, trouble
 ):
     backend, documents = index
-    direct(files(tmp_path / "out"), {**bucket.backend, "timeout": 3}, backend, sidecar__retries=0)
-    getattr(bucket.proxy, "stop" if trouble == "down" else "hang")()
+    bucket.proxy.deaf()
+    troubled = bucket.backend(free_port() if trouble == "down" else None)
+    direct(files(tmp_path / "out"), {**troubled, "timeout": 3}, backend, sidecar__retries=0)
     ids = list(m.emit_batch([EVENT] * 300))
     result = m.flush(60)
     assert result, result
@@ -117,8 +119,8 @@ def test_bucket_in_trouble_gets_its_own_events_later_and_nobody_else_anything_tw
     assert documents() == sorted(ids)
     m.close()
     assert bucket.events() == []
-    bucket.proxy.start() if trouble == "down" else bucket.proxy.resume()
-    direct(files(tmp_path / "out"), bucket.backend, backend)
+    bucket.proxy.hear()
+    direct(files(tmp_path / "out"), bucket.backend(), backend)
     eventually(lambda: m.stats().backends["s3"].replayed == 300, 60)
     m.close()
     assert [event["event_id"] for event in bucket.events()] == ids
@@ -128,7 +130,7 @@ def test_bucket_in_trouble_gets_its_own_events_later_and_nobody_else_anything_tw
 
 
 def test_wrong_credential_is_said_and_the_events_wait(direct, bucket, tmp_path, spool_dir):
-    backend = bucket.backend
+    backend = bucket.backend()
     backend["config"]["credentials"] = {"access_key_id": "tests", "secret_access_key": "not the right one at all"}
     direct(files(tmp_path / "out"), backend, sidecar__retries=0)
     m.emit_event(EVENT)
@@ -141,7 +143,7 @@ def test_wrong_credential_is_said_and_the_events_wait(direct, bucket, tmp_path, 
 
 def test_short_program_s_events_are_in_the_bucket_when_it_has_ended(run_program, bucket, tmp_path):
     program = "start()\nfor i in range(100):\n    log(i)\ntime.sleep(1.5)\nfor i in range(100, 200):\n    log(i)\n"
-    process = run_program(program, mode="direct", direct_backends=[bucket.backend, files(tmp_path / "out")])
+    process = run_program(program, mode="direct", direct_backends=[bucket.backend(), files(tmp_path / "out")])
     _, err = process.communicate(timeout=90)
     assert err == ""
     assert [event["attributes"]["i"] for event in bucket.events()] == list(range(200))

@@ -7,8 +7,8 @@
 
 Folders go by the event's timestamp in UTC; a log is one start of one process (its emitter id), its events are numbered in the
 order of delivery, with 20 digits. A batch is appended to the growing files of its hours, these are synced, and only then the
-state is replaced. The state is the truth: numbers that it covers are passed over when they come again, and what a crash left beyond the
-recorded length is cut off. Whoever writes to the folder next completes the files of owners that are dead.
+state is replaced. The state is the truth: numbers that it covers are passed over when they come again, and what a crash left
+beyond the recorded length is cut off. Whoever writes to the folder next completes the files of owners that are dead.
 """
 
 from __future__ import annotations

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
-
-from typing_extensions import Self
+from typing import Any
 
 from monitoring_sdk import _api, _backends, _config, _lifecycle, _state
 from monitoring_sdk._client import Client
@@ -14,8 +12,6 @@ from monitoring_sdk._config import Config
 from monitoring_sdk._counts import Stats
 from monitoring_sdk._exceptions import InvalidEventError, NotInitializedError
 from monitoring_sdk._results import EmitResult
-
-_Self = TypeVar("_Self", bound="BackendRouter")
 
 
 class BackendRouter:
@@ -82,7 +78,7 @@ class BackendRouter:
             self._last_stats = client.stats()
             _state.routers.discard(client)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> BackendRouter:  # noqa: PYI034 - Python 3.9 has no Self
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
