@@ -19,7 +19,7 @@ PASSWORD: Final = "tests-secret"
 _ORDINARY_USER: Final = "mysql"
 # Killing a server loses nothing that the kernel has; only a power cut would.
 _QUICK: Final = {
-    "innodb-flush-log-at-trx-commit": "0", "innodb-flush-method": "nosync", "innodb-buffer-pool-size": "64M",
+    "innodb-flush-log-at-trx-commit": "2", "innodb-flush-method": "nosync", "innodb-buffer-pool-size": "64M",
     "innodb-log-file-size": "32M", "performance-schema": "OFF", "skip-log-bin": "1",
 }  # fmt: skip
 
