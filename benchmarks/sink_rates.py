@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -100,6 +101,44 @@ def cloudwatch() -> Iterator[Prepared]:
         )
 
 
+@contextmanager
+def zabbix() -> Iterator[Prepared]:
+    """A host of a Zabbix server whose items are made by the first batch."""
+    from sinks.zabbix import ZabbixConfig, ZabbixSink
+    from tests.services.zabbix import Zabbix
+
+    with Zabbix() as server:
+        config = ZabbixConfig(
+            url=f"http://127.0.0.1:{server.port}", host="bench", api_url=server.api_url, api_key=Secret(server.token)
+        )
+        yield Prepared(
+            ZabbixSink("bench", config),
+            takes=lambda item: all(abs(value) <= 1e308 for value in item.get("metrics", {}).values()),
+        )
+
+
+@contextmanager
+def filesystem() -> Iterator[Prepared]:
+    """JSON Lines in a folder of this disk."""
+    with _folder("jsonl") as prepared:
+        yield prepared
+
+
+@contextmanager
+def filesystem_parquet() -> Iterator[Prepared]:
+    """The same as Parquet, made from lines between two batches and at the end, as the agent does in between."""
+    with _folder("parquet") as prepared:
+        yield prepared
+
+
+@contextmanager
+def _folder(form: Any) -> Iterator[Prepared]:
+    from sinks.filesystem import FilesystemConfig, FilesystemSink
+
+    with tempfile.TemporaryDirectory() as folder:
+        yield Prepared(FilesystemSink("bench", FilesystemConfig(path=Path(folder), format=form)))
+
+
 def _moto(server: Any) -> dict[str, Any]:
     from sinks.aws import AwsCredentials
 
@@ -112,6 +151,9 @@ TARGETS: Final[dict[str, Callable[[], AbstractContextManager[Prepared]]]] = {
     "s3-parquet": s3_parquet,
     "sqs": sqs,
     "cloudwatch": cloudwatch,
+    "filesystem": filesystem,
+    "filesystem-parquet": filesystem_parquet,
+    "zabbix": zabbix,
 }
 
 
