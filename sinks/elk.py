@@ -40,6 +40,13 @@ SHARD_WAIT: Final = "10s"
 _READABLE_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)")
 """The spellings of RFC 3339 that Elasticsearch reads; it refuses a small t or z, which the contract allows."""
 
+_LIFT: Final = "set that to null (PUT /<index>/_settings)"
+_BLOCKS: Final = {
+    "index.blocks.write": _LIFT,
+    "index.blocks.read_only": _LIFT,
+    "index.blocks.read_only_allow_delete": f"make room on its disk, or {_LIFT}",
+    "index.verified_before_close": "it is closed: open it (POST /<index>/_open)",
+}
 _OTHER_SERVER: Final = "does `url` name the cluster, or something in front of it that is in trouble?"
 _RESULTS: Final = "errors,items.*.status,items.*.error"
 
@@ -98,6 +105,12 @@ class ElkConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class _Identity(msgspec.Struct):
     event_id: str
     timestamp: str
+
+
+class _Privileges(msgspec.Struct):
+    has_all_requested: bool
+    cluster: dict[str, bool] = {}
+    index: dict[str, dict[str, bool]] = {}
 
 
 class _Document(NamedTuple):
@@ -166,7 +179,7 @@ class ElkSink:
             except SinkError as error:
                 if number == 0 and not outcome.settled:
                     raise
-                outcome.postpone((d.place for later in requests[number + 1 :] for d in later), error)
+                outcome.postpone((document.place for left in requests[number:] for document in left), error)
                 break
         return outcome.report(self._shown)
 
@@ -267,12 +280,10 @@ class ElkSink:
         name = self._index.template
         try:
             found = await client.options(ignore_status=404).indices.get_index_template(name=name)
-            templates = found.get("index_templates") or []
-            version = templates[0]["index_template"].get("version") if templates else None
-            if version is None or version < TEMPLATE_VERSION:
+            if _version(found.body) < TEMPLATE_VERSION:
                 await client.indices.put_index_template(name=name, **_keywords(index_template(self._index)))
         except ApiError as error:
-            raise self._failure(error, f"the index template '{name}' can't be installed") from error
+            raise self._failure(error, f"when asked to install the index template '{name}'") from error
         except TransportError as error:
             raise self._lost(error) from error
         self._prepared = True
@@ -290,26 +301,30 @@ class ElkSink:
             raise self._failure(error) from error
         except TransportError as error:
             raise self._lost(error) from error
-        held = [*answer.get("cluster", {}).items(), *answer.get("index", {}).get(self._index.wildcard, {}).items()]
-        return [privilege for privilege, has in held if not has]
+        try:
+            held = msgspec.convert(answer.body, _Privileges)
+        except msgspec.ValidationError as error:
+            raise Unavailable(f"{self._shown} does not say what we may do there: {_OTHER_SERVER}") from error
+        may = {**held.cluster, **held.index.get(self._index.wildcard, {})}
+        return [privilege for privilege, has in may.items() if not has]
 
     async def _block(self) -> str | None:
         """What blocks writing to an index that is there, as far as this credential may know it."""
         client = self._open_client()
         try:
             answer = await client.options(ignore_status=(403, 404)).indices.get_settings(
-                index=self._index.wildcard, name="index.blocks.*", flat_settings=True
+                index=self._index.wildcard, name="index.blocks.*,index.verified_before_close", flat_settings=True
             )
         except ApiError as error:
             raise self._failure(error) from error
         except TransportError as error:
             raise self._lost(error) from error
-        if not 200 <= answer.meta.status < 300:
+        if not 200 <= answer.meta.status < 300 or not isinstance(answer.body, dict):
             return None
-        for index, held in answer.items():
-            blocks = [name for name, value in held.get("settings", {}).items() if value == "true" and "metadata" not in name]
+        for index, held in answer.body.items():
+            blocks = [name for name, value in held.get("settings", {}).items() if value == "true" and name in _BLOCKS]
             if blocks:
-                advice = "make room on its disk if that is full, and set the block to null (PUT /<index>/_settings)"
+                advice = "; ".join(_BLOCKS[name] for name in blocks)
                 return f"{self._shown} takes no event: index '{index}' has {', '.join(blocks)}: {advice}"
         return None
 
@@ -325,7 +340,7 @@ class ElkSink:
         status = error.status_code
         told = _told(error)
         wait = retry_after_seconds(error.meta.headers.get("Retry-After"))
-        start = f"{self._shown}: {what}" if what else self._shown
+        start = f"{self._shown} answered {phrase(status)}{f' {what}' if what else ''}"
         match status:
             case 401:
                 advice = "the credential is missing, wrong, expired or revoked: set `username` and `password`, or `api_key`, anew"
@@ -335,12 +350,12 @@ class ElkSink:
                     f"'{self._index.wildcard}', and manage_index_templates unless manage_template is false"
                 )
             case 429:
-                return Throttled(f"{start} asks to wait ({phrase(status)}): {told or ''}".rstrip(": "), wait)
+                return Throttled(f"{start}, asking to wait: {told or ''}".rstrip(": "), wait)
             case 404 | 405:
                 advice = f"{told or 'no such place'}: does `url` name a cluster?"
             case _:
                 advice = told or "see the cluster's log"
-        return Unavailable(f"{start} answered {phrase(status)}: {advice}", wait)
+        return Unavailable(f"{start}: {advice}", wait)
 
     def _lost(self, error: TransportError) -> Unavailable:
         """What an answer that never came, or that can't be read, means."""
@@ -359,6 +374,12 @@ class _TooLarge(Exception):
 
 def _moment(timestamp: str) -> datetime:
     return msgspec.convert(timestamp, datetime)
+
+
+def _version(found: Any) -> int:
+    """The version of the template in an answer to `GET _index_template`; 0 when there is none, or it has none."""
+    templates = found.get("index_templates") if isinstance(found, dict) else None
+    return int(templates[0]["index_template"].get("version") or 0) if templates else 0
 
 
 def _told(error: ApiError) -> str | None:

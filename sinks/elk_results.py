@@ -51,7 +51,7 @@ def reason_of(error: Mapping[str, Any]) -> str:
     reasons: list[str] = []
     level: Any = error
     while isinstance(level, dict) and len(reasons) < 4:
-        text = " ".join(str(level.get("reason") or "").split())
+        text = " ".join(str(level.get("reason") or "").split()).rstrip(";")
         if text and text not in reasons:
             reasons.append(text)
         level = level.get("caused_by")
