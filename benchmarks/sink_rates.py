@@ -118,6 +118,63 @@ def zabbix() -> Iterator[Prepared]:
 
 
 @contextmanager
+def kafka() -> Iterator[Prepared]:
+    """A topic of one broker with three partitions."""
+    from sinks.kafka import KafkaConfig, KafkaSink
+    from tests.services.kafka import KafkaService
+
+    with KafkaService() as server:
+        topic = server.fresh_topic(partitions=3)
+        yield Prepared(KafkaSink("bench", KafkaConfig(bootstrap_servers=server.bootstrap, topic=topic)))
+
+
+@contextmanager
+def rabbitmq() -> Iterator[Prepared]:
+    """A durable classic queue of one broker."""
+    from sinks.rabbitmq import RabbitmqConfig, RabbitmqSink
+    from tests.services.rabbitmq import RabbitMq
+
+    with RabbitMq() as server:
+        config = RabbitmqConfig(url=Secret(server.url()), queue="bench", queue_type="classic", declare=True)
+        yield Prepared(RabbitmqSink("bench", config))
+
+
+@contextmanager
+def sql_postgresql() -> Iterator[Prepared]:
+    """A table of PostgreSQL 15."""
+    from tests.services.postgres import Postgres15
+
+    with Postgres15() as server, _table(server.fresh_database()) as prepared:
+        yield prepared
+
+
+@contextmanager
+def sql_mariadb() -> Iterator[Prepared]:
+    """A table of MariaDB."""
+    from tests.services.mariadb import MariaDb
+
+    with MariaDb() as server, _table(server.url(server.fresh_database())) as prepared:
+        yield prepared
+
+
+@contextmanager
+def _table(url: str) -> Iterator[Prepared]:
+    from sinks.sql import SqlConfig, SqlSink
+
+    yield Prepared(SqlSink("bench", SqlConfig(url=Secret(url), create_table=True)))
+
+
+@contextmanager
+def mongo() -> Iterator[Prepared]:
+    """A collection of mongo-java-server, which keeps it in memory."""
+    from sinks.mongo import MongoConfig, MongoSink
+    from tests.services.mongo import MongoService
+
+    with MongoService() as server:
+        yield Prepared(MongoSink("bench", MongoConfig(url=Secret(server.url))))
+
+
+@contextmanager
 def filesystem() -> Iterator[Prepared]:
     """JSON Lines in a folder of this disk."""
     with _folder("jsonl") as prepared:
@@ -151,6 +208,11 @@ TARGETS: Final[dict[str, Callable[[], AbstractContextManager[Prepared]]]] = {
     "s3-parquet": s3_parquet,
     "sqs": sqs,
     "cloudwatch": cloudwatch,
+    "kafka": kafka,
+    "rabbitmq": rabbitmq,
+    "sql-postgresql": sql_postgresql,
+    "sql-mariadb": sql_mariadb,
+    "mongo": mongo,
     "filesystem": filesystem,
     "filesystem-parquet": filesystem_parquet,
     "zabbix": zabbix,
