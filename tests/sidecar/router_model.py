@@ -110,8 +110,9 @@ class ModelSink:
 
     Config: ClassVar[type[msgspec.Struct]] = msgspec.Struct
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, timeout: float) -> None:
         self._system = system
+        self._timeout = timeout
         self._open = False
         self.limits = SinkLimits(EVENTS_A_BATCH, 10**9, system.most_calls)
 
@@ -132,11 +133,14 @@ class ModelSink:
         ids = [item["event_id"] for item in items]
         probe = system.begins(ids, list(batch.seqs))
         system.in_call += 1
+        began = system.clock()
         try:
-            async with asyncio.timeout(TIMEOUT):
-                report = await self._answer(batch, items)
+            report = await self._answer(batch, items)
         except asyncio.CancelledError:
-            system.probing = system.probing and not probe
+            if system.clock() - began >= self._timeout - EPSILON:
+                system.failed(None, probe=probe)
+            else:
+                system.probing = system.probing and not probe
             raise
         except Throttled as error:
             system.answered()
@@ -232,4 +236,4 @@ class HonestLog(MemoryLog):
 
 
 def model_backend(name: str, **fields: Any) -> Any:
-    return backend_settings(name, probe_interval=PROBE_INTERVAL, timeout=TIMEOUT * 2, **fields)
+    return backend_settings(name, probe_interval=PROBE_INTERVAL, timeout=TIMEOUT, **fields)

@@ -149,8 +149,7 @@ def as_a_date(seconds: int) -> str:
     return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds + 1), usegmt=True)
 
 
-@pytest.mark.parametrize("form", [in_seconds, as_a_date])
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(("status", "form"), [(429, in_seconds), (503, as_a_date)])
 def test_call_comes_before_the_system_asked_for_it(
     form: Callable[[int], str], status: int, new_sidecar: NewSidecar, gateway: GatewayDouble
 ) -> None:

@@ -99,7 +99,7 @@ class RouterMachine(RuleBasedStateMachine):
             self.log,
             Metrics(),
             new_source=lambda: self.log,
-            new_sink=lambda backend: ModelSink(self.systems[backend.name]),  # type: ignore[arg-type,return-value]
+            new_sink=lambda backend: ModelSink(self.systems[backend.name], backend.timeout),  # type: ignore[arg-type,return-value]
             load_position=lambda name: self.log.checkpoints.get(name, 0),
             clock=self.loop.time,
             rng=random.Random(1),
