@@ -124,11 +124,9 @@ class S3Sink:
         if batch.count == 0:
             return DeliveryReport(0)
         events, refused = await self._readable(batch)
-        unusable = {item.index for item in refused}
         hours: dict[str, list[int]] = {}
-        for place, line in enumerate(batch.lines):
-            if place not in unusable:
-                hours.setdefault(partition_of(line), []).append(place)
+        for place in range(batch.count) if events is None else events:
+            hours.setdefault(partition_of(batch.lines[place]), []).append(place)
         objects = await self._missing(batch, hours)
         await self._linger(batch, objects)
         failed, error = await self._write(batch, objects, events)
@@ -160,16 +158,15 @@ class S3Sink:
         self._written_at = None
         await self._aws.close()
 
-    async def _readable(self, batch: SinkBatch) -> tuple[list[Event] | None, list[Refused]]:
-        """For Parquet: the events at their places, and those lines that are no event and so fit into no columns."""
+    async def _readable(self, batch: SinkBatch) -> tuple[dict[int, Event] | None, list[Refused]]:
+        """For Parquet: the events by place, and those lines that are no event and so fit into no columns."""
         if self._config.format == "jsonl":
             return None, []
         decoded = await asyncio.to_thread(codec.decode_batch, batch.ndjson, "application/x-ndjson")
         refused = [Refused(item.index, item.event_id, f"{item.path}: {item.error}") for item in decoded.rejected]
-        events = list(decoded.events)
-        for item in refused:
-            events.insert(item.index, events[0] if events else None)  # type: ignore[arg-type] # keeps places; never written
-        return events, refused
+        unusable = {item.index for item in refused}
+        usable = [place for place in range(batch.count) if place not in unusable]
+        return dict(zip(usable, decoded.events, strict=True)), refused
 
     async def _missing(self, batch: SinkBatch, hours: dict[str, list[int]]) -> list[_Object]:
         """The objects that are to be written. Raises SinkError when it can't be found out what is there."""
@@ -199,7 +196,7 @@ class S3Sink:
             await asyncio.sleep(wait)
 
     async def _write(
-        self, batch: SinkBatch, objects: list[_Object], events: list[Event] | None
+        self, batch: SinkBatch, objects: list[_Object], events: dict[int, Event] | None
     ) -> tuple[list[int], SinkError | None]:
         """The places that were not written, and the first error, after which nothing more was begun."""
         left = {item.key: item.places for item in objects}
@@ -217,7 +214,7 @@ class S3Sink:
         error = await _side_by_side([partial(put, item) for item in objects])
         return sorted(place for places in left.values() for place in places), error
 
-    async def _put(self, item: _Object, batch: SinkBatch, events: list[Event] | None) -> None:
+    async def _put(self, item: _Object, batch: SinkBatch, events: dict[int, Event] | None) -> None:
         lines = [batch.lines[place] for place in item.places]
         compression = self._config.compression
         if events is not None:

@@ -191,6 +191,21 @@ async def test_object_can_not_be_read_by_what_its_name_says(
     assert sorted(item["event_id"] for item in store.read(key)) == ids(events.lines)
 
 
+async def test_line_that_fits_into_no_columns_moves_its_neighbours(store: Store) -> None:
+    """A log may hold lines that an older agent took and the contract refuses by now."""
+    items = [event(message=str(number)) for number in range(5)]
+    lines = ndjson(items).splitlines()
+    lines[0] = lines[3] = b'{"timestamp":"2026-07-01T09:00:00Z","kind":"rumour"}'
+    sink = store.sink(format="parquet")
+    await sink.open()
+    report = await sink.deliver(SinkBatch(lines, first_seq=1, last_seq=5, spool_id=SPOOL_ID))
+    await sink.close()
+    assert (report.delivered, report.retry) == (3, [])
+    assert [item.index for item in report.refused] == [0, 3]
+    assert all(item.reason for item in report.refused)
+    assert [item["message"] for item in store.events()] == ["1", "2", "4"]
+
+
 async def test_text_of_an_event_is_written_anew(store: Store) -> None:
     line = b'{ "event_id":"01890a5d-ac96-774b-8cce-00000000000b","timestamp":"2026-07-01T11:30:00+02:00","kind":"log",'
     line += b'"name":"\\u00e9","site_id":"fab1","app":{"name":"x"},"metrics":{"a":1.50}}'
