@@ -1,8 +1,9 @@
 """What one emit costs the calling thread: monitoring_sdk.emit_event against OpenTelemetry's logger.emit, in the same run.
 
 Both hand the same content (a name, a message, two measurements, two entities, a counter) to a background worker that posts to a
-counting HTTP server on the loopback: this SDK with the sidecar up and down, OpenTelemetry with its BatchLogRecordProcessor and
-the OTLP exporter, also up and down. The servers run in processes of their own. Prints JSON; every figure is in nanoseconds.
+counting HTTP server on the loopback: this SDK with the sidecar up and down and in direct mode (to files and to the same server),
+OpenTelemetry with its BatchLogRecordProcessor and the OTLP exporter. The servers run in processes of their own. Prints JSON;
+every figure is in nanoseconds.
 
 Figures are of two kinds. `paced`: calls in bursts with pauses in which the worker catches up, as a program that works does; each
 call is timed. `flat_out`: calls without any pause, mean over all, which counts what the worker takes from the caller.
@@ -92,9 +93,12 @@ def measure(emit: Emit, calls: int) -> dict[str, float]:
     return {**paced(emit, calls), "flat_out_mean": flat_out(emit, calls)}
 
 
-def of_this_sdk(url: str, calls: int, spool_dir: str) -> dict[str, float]:
+def of_this_sdk(url: str, calls: int, spool_dir: str, *, direct: bool = False) -> dict[str, float]:
+    backends = [{"type": "filesystem", "config": {"path": f"{spool_dir}/files"}}, {"type": "sidecar"}]
     monitoring_sdk.initialize(
         app={"name": "benchmark", "site_id": "fab1"},
+        mode="direct" if direct else "sidecar",
+        direct_backends=backends,
         sidecar={"url": url, "spool_dir": spool_dir, "retries": 0},
         queue={"max_events": 100_000},
     )
@@ -178,6 +182,9 @@ def main() -> int:
                 "sdk_up": of_this_sdk(f"http://127.0.0.1:{sidecar_port}", arguments.calls, f"{folder}/up{number}"),
                 "otel_up": of_opentelemetry(f"http://127.0.0.1:{collector_port}", arguments.calls),
                 "sdk_down": of_this_sdk(dead, arguments.calls, f"{folder}/down{number}"),
+                "sdk_direct": of_this_sdk(
+                    f"http://127.0.0.1:{sidecar_port}", arguments.calls, f"{folder}/direct{number}", direct=True
+                ),
             }
             for number in range(arguments.rounds)
         ]
@@ -187,7 +194,7 @@ def main() -> int:
     best = {case: {figure: min(one[case][figure] for one in rounds) for figure in rounds[0][case]} for case in rounds[0]}
     ratios = {
         f"{case}_{figure}": round(best[case][figure] / best["otel_up"][figure], 3)
-        for case in ("sdk_up", "sdk_down")
+        for case in ("sdk_up", "sdk_down", "sdk_direct")
         for figure in ("median", "p99", "flat_out_mean")
     }
     print(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -55,6 +56,9 @@ class OddSink:
             await asyncio.Event().wait()
         if behaviour == "executor":
             await asyncio.to_thread(time.sleep, 30)
+        if behaviour == "executor-once":
+            with ThreadPoolExecutor(1) as pool:
+                await asyncio.get_running_loop().run_in_executor(pool, time.sleep, 0.01)
         if behaviour == "throttle":
             message = "too many requests"
             raise Throttled(message, 0.2)

@@ -428,6 +428,35 @@ def test_backlog_of_a_hung_backend_is_bounded_and_goes_to_disk(direct, third_par
     assert m.stats().dropped == 0
 
 
+def test_on_full_block_waits_for_a_slow_backend_and_writes_nothing_to_disk(direct, gateway, spool_dir):
+    gateway.default = {"wait": 0.01}
+    direct(managed(gateway), queue__max_events=100, queue__batch_size=50, queue__on_full="block")
+    ids = emit(2000)
+    assert m.flush(60)
+    assert sorted(gateway.ids) == ids
+    assert m.stats().backends["managed"].delivered == 2000
+    assert not spool_dir.exists()
+
+
+def test_on_full_drop_oldest_loses_the_oldest_of_the_hung_backend_alone(direct, third_party, tmp_path, spool_dir, eventually):
+    path = tmp_path / "odd.jsonl"
+    direct(odd(path, "never"), files(tmp_path / "out"), queue__max_events=100, queue__on_full="drop_oldest")
+    ids = []
+    for start in range(0, 1000, 50):
+        ids += emit(50, start)
+        eventually(lambda start=start: m.stats().backends["filesystem"].delivered >= start + 50)
+    stats = m.stats()
+    assert stats.backends["odd"].dropped > 500
+    assert stats.backends["odd"].waiting <= 200
+    m.close()
+    reports = [event for event in written(tmp_path / "out") if event["name"] == "sdk.dropped"]
+    assert [event["event_id"] for event in written(tmp_path / "out") if event not in reports] == ids
+    assert set(spooled_for(spool_dir, "odd")) >= set(ids[-50:])
+    assert all(set(report["metrics"]) == {"queue_full"} for report in reports)
+    stats = m.stats()
+    assert stats.emitted == stats.sent + stats.spooled + stats.dropped
+
+
 def test_nothing_stays_open(direct, third_party, sidecar, gateway, tmp_path):
     def once():
         direct(files(tmp_path / "out"), {"type": "sidecar"}, managed(gateway), odd(tmp_path / "odd.jsonl"))

@@ -82,6 +82,23 @@ def test_events_of_exit_handlers_are_delivered_or_on_disk(run_direct, sidecar, g
     assert sorted(numbers(gateway.accepted) + held("managed")) == [6, 7]
 
 
+def test_sinks_deliver_at_the_end_also_when_the_first_client_was_of_another_mode(run_program, third_party, tmp_path):
+    """What runs at the very end is called in the reverse order of registration, and the executors' end was registered since."""
+    program = f"""
+start()
+m.close()
+m.initialize(
+    app={{'name': 'etcher', 'site_id': 'fab1'}}, mode='direct', sidecar__spool_dir={str(tmp_path / "spool")!r},
+    direct_backends=[{odd(tmp_path, "executor-once")!r}], queue__flush_interval=30,
+)
+log(1)
+"""
+    _, err = run_program(program).communicate(timeout=60)
+    assert err == ""
+    (note,) = (tmp_path / "odd.jsonl").read_text().splitlines()
+    assert [event["attributes"]["i"] for event in json.loads(note)["events"]] == [1]
+
+
 @pytest.mark.parametrize("behaviour", ["never", "block", "deaf", "executor"])
 def test_program_ends_within_two_seconds_whatever_hangs(run_direct, third_party, sidecar, gateway, tmp_path, held, behaviour):
     program = "start()\nfor i in range(3000):\n    log(i)\nsay(time.time())\n"

@@ -26,17 +26,23 @@ def install() -> None:
     if not _hooked:
         _hooked = True
         atexit.register(_close)
-        # Before the interpreter runs what `atexit` holds, it shuts down the executors that sinks may need to deliver.
-        register = getattr(threading, "_register_atexit", None)
-        if register is not None:
-            with contextlib.suppress(RuntimeError):  # it has begun to end
-                register(_before_exit)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=_in_child)
     _close_in_workers_of_multiprocessing()
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
             _watch(number)
+
+
+def watch_executors() -> None:
+    """Be called before the interpreter, ending, shuts down the executors that sinks need: that is long before `atexit`.
+
+    What is registered last is called first, so this must come after the import of `concurrent.futures.thread`.
+    """
+    register = getattr(threading, "_register_atexit", None)
+    if register is not None:
+        with contextlib.suppress(RuntimeError):  # it has begun to end
+            register(_before_exit)
 
 
 def uninstall() -> None:

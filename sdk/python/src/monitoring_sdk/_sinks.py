@@ -16,10 +16,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Callable
 
+from monitoring_sdk import _lifecycle
 from monitoring_sdk._batch import Batch
 from monitoring_sdk._config import BackendSettings, schema
 from monitoring_sdk._plugins import entry_points
 from monitoring_sdk._transport import Answer, Bounds, Outcome, Rejection
+
+_lifecycle.watch_executors()
 
 GROUP = "trackmate.direct"
 VERSION = "v1"
