@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +19,14 @@ import pytest
 
 from contract import codec
 from contract.columns import COLUMNS, NAMES, flatten, unflatten
-from sinks import parquet_files
+from contract.errors import TrackMateError
+from sinks import parquet_files, registry
 from sinks.base import Unavailable
 from sinks.filesystem import FilesystemConfig, FilesystemSink
 from sinks.jsonl_files import COMPLETE_SUFFIXES, Completion, JsonlFolder
 from sinks.parquet_files import ROW_GROUP_ROWS, complete_as_parquet
 from tests.sidecar.harness import event, read_lines
+from tests.sinks.documented import documented_backend
 from tests.sinks.suite import SPOOL_ID, SinkSuite, batch_of, by_id, golden_events
 from tests.sinks.test_filesystem import FolderTarget
 
@@ -242,3 +245,16 @@ async def test_change_of_format_loses_or_doubles_events(tmp_path: Path) -> None:
     assert first._rotation is not None
     first._rotation.cancel()
     first._disk.shutdown()  # type: ignore[union-attr]
+
+
+def test_parquet_without_its_library_gives_no_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sinks.parquet_files", None)
+    with pytest.raises(TrackMateError, match=r"pip install 'trackmate\[filesystem\]'"):
+        sink_at(tmp_path)
+    FilesystemSink("files", FilesystemConfig(path=tmp_path))
+
+
+def test_documented_or_published_block_does_not_work() -> None:
+    published = {"path": "/data/monitoring", "format": "jsonl", "rotate_size_mb": 100}
+    for config in (documented_backend("filesystem"), published):
+        registry.make_sink("filesystem", "files", config)
