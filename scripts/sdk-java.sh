@@ -16,7 +16,7 @@ if ! command -v mvn >/dev/null || ! command -v javac >/dev/null; then
     exit 1
 fi
 
-state=$(cd "$source" && find pom.xml src/main harness -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
+state=$(cd "$root" && find sdk/java/pom.xml sdk/java/src/main sdk/java/harness contract/config.schema.json -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
 
 harness() {
     local built=$cache/sdk-java-$state

@@ -175,6 +175,44 @@ public final class BackendSettings {
     }
 
     /**
+     * One of several words, that may be left out.
+     *
+     * @param key its key
+     * @param known the words; the first stands for it when it is left out
+     * @return the word
+     */
+    public String choice(String key, List<String> known) {
+        String word = text(key, known.get(0));
+        if (!known.contains(word)) {
+            problem(key, "the Java SDK knows " + String.join(", ", known) + " here; let the sidecar do more");
+            return known.get(0);
+        }
+        return word;
+    }
+
+    /**
+     * Some whole numbers, that may be left out.
+     *
+     * @param key its key
+     * @return the numbers
+     */
+    public List<Integer> integers(String key) {
+        asked.add(key);
+        List<Integer> numbers = new ArrayList<>();
+        for (Object entry : config.get(key) instanceof List<?> list ? list : List.of()) {
+            if (entry instanceof Integer number) {
+                numbers.add(number);
+            } else {
+                problem(key, "expected whole numbers");
+            }
+        }
+        if (config.get(key) != null && !(config.get(key) instanceof List)) {
+            problem(key, "expected a list of whole numbers, got " + kindOf(config.get(key)));
+        }
+        return numbers;
+    }
+
+    /**
      * A block within this one, which may be left out.
      *
      * @param key its key

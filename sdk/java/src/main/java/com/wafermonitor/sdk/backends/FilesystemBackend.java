@@ -17,6 +17,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.TreeMap;
 import java.util.concurrent.TimeUnit;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
@@ -46,7 +47,7 @@ public final class FilesystemBackend implements Backend {
     private final long rotateNanos;
     private final Map<String, Growing> growing = new LinkedHashMap<>();
     private String own = "";
-    private long last;
+    private final TreeMap<Long, Long> covered = new TreeMap<>();
     private boolean tidied;
 
     /** Makes backends of type {@code filesystem}, with {@code path}, {@code rotate_size_mb} and {@code rotate_seconds}. */
@@ -106,15 +107,20 @@ public final class FilesystemBackend implements Backend {
                 tidy();
                 tidied = true;
             }
-            boolean fresh = batch.emitterId().equals(own) && batch.firstSeq() > last;
-            for (Lines.Part part : Lines.parts(batch)) {
-                if (fresh) {
-                    append(part);
-                } else {
+            boolean isOwn = batch.emitterId().equals(own);
+            if (isOwn && isCovered(batch)) {
+                return Answer.ACCEPTED;
+            }
+            if (isOwn && (covered.isEmpty() || batch.firstSeq() > covered.lastEntry().getValue())) {
+                append(Lines.parts(batch));
+            } else {
+                for (Lines.Part part : Lines.parts(batch)) {
                     writeWhole(part, batch.emitterId());
                 }
             }
-            last = fresh ? batch.lastSeq() : last;
+            if (isOwn) {
+                cover(batch.firstSeq(), batch.lastSeq());
+            }
             rotate(false);
             return Answer.ACCEPTED;
         } catch (IOException | UncheckedIOException error) {
@@ -125,20 +131,38 @@ public final class FilesystemBackend implements Backend {
 
     // -------------------------------------------------------------------------------------------------------------- writing
 
-    private void append(Lines.Part part) throws IOException {
-        Growing file = growing.get(part.partition());
-        boolean isNew = file == null;
-        if (isNew) {
-            Path folder = madeFolder(part.partition());
-            file = new Growing(folder.resolve(numbered(own, part.firstSeq()) + OPEN), part.firstSeq());
-            growing.put(part.partition(), file);
+    /** Append all parts of a batch, or none: sizes count only when all are synced. */
+    private void append(List<Lines.Part> parts) throws IOException {
+        Map<Growing, Long> sizes = new LinkedHashMap<>();
+        for (Lines.Part part : parts) {
+            Growing file = growing.get(part.partition());
+            boolean isNew = file == null;
+            if (isNew) {
+                Path folder = madeFolder(part.partition());
+                file = new Growing(folder.resolve(numbered(own, part.firstSeq()) + OPEN), part.firstSeq());
+                growing.put(part.partition(), file);
+            }
+            sizes.put(file, write(file.path, file.size, Batch.bodyOf(part.lines())));
+            if (isNew) {
+                sync(file.path.getParent());
+            }
         }
-        long size = write(file.path, file.size, Batch.bodyOf(part.lines()));
-        if (isNew) {
-            sync(file.path.getParent());
+        sizes.forEach((file, size) -> file.size = size);
+        parts.forEach(part -> growing.get(part.partition()).last = part.lastSeq());
+    }
+
+    private boolean isCovered(Batch batch) {
+        Map.Entry<Long, Long> range = covered.floorEntry(batch.firstSeq());
+        return range != null && range.getValue() >= batch.lastSeq();
+    }
+
+    private void cover(long first, long last) {
+        Map.Entry<Long, Long> before = covered.floorEntry(first);
+        if (before != null && before.getValue() == first - 1) {
+            covered.put(before.getKey(), last);
+        } else {
+            covered.put(first, last);
         }
-        file.size = size;
-        file.last = part.lastSeq();
     }
 
     /** Put data into a file at a place, where it then ends, and sync it; the size. */

@@ -94,7 +94,7 @@ final class SigV4 {
         return HexFormat.of().formatHex(bytes);
     }
 
-    private static byte[] sha256(byte[] bytes) {
+    static byte[] sha256(byte[] bytes) {
         try {
             return MessageDigest.getInstance("SHA-256").digest(bytes);
         } catch (GeneralSecurityException impossible) {

@@ -238,14 +238,14 @@ final class Delivery implements EventQueue.Attendant {
     }
 
     private void settle(Parcel parcel) {
-        if (queue.settle(parcel)) {
+        queue.settle(parcel, () -> {
             Counts.Tally worst = parcel.worst();
             counts.add(worst);
             if (worst.dropped > 0) {
                 counts.unreport(parcel.report);
                 counts.drop(reasonOf(parcel), worst.dropped);
             }
-        }
+        });
     }
 
     private static String reasonOf(Parcel parcel) {

@@ -280,17 +280,16 @@ final class EventQueue {
         }
     }
 
-    /** Whether the caller is the first to be done with a parcel, which is then out of memory. */
-    boolean settle(Parcel parcel) {
+    /** Be done with a parcel, which is then out of memory: count it, unless somebody else was first. */
+    void settle(Parcel parcel, Runnable count) {
         hands.lock();
         try {
-            if (parcel.settled) {
-                return false;
+            if (!parcel.settled) {
+                parcel.settled = true;
+                count.run(); // before anybody who waits for it looks at the counts
+                inHand.remove(parcel.ordinal);
+                settled.signalAll();
             }
-            parcel.settled = true;
-            inHand.remove(parcel.ordinal);
-            settled.signalAll();
-            return true;
         } finally {
             hands.unlock();
         }

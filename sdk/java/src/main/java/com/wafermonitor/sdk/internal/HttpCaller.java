@@ -181,7 +181,7 @@ public final class HttpCaller implements AutoCloseable {
                 } else if (ProxySelector.getDefault() != null) {
                     builder.proxy(ProxySelector.getDefault());
                 }
-                client = builder.build();
+                client = Workers.call("monitoring-sdk-http", builder::build);
                 Set<Thread> after = new HashSet<>(Workers.alive());
                 after.removeAll(before);
                 after.removeIf(thread -> !thread.getName().contains("SelectorManager"));

@@ -118,7 +118,7 @@ final class Lane {
     }
 
     private Answer attempt(Batch batch) {
-        double timeout = settings.timeout();
+        double timeout = target.timeout();
         if (closing.isOn()) {
             timeout = Math.min(timeout, Math.max(0.05, (closing.deadline - System.nanoTime()) / 1e9));
         }

@@ -22,5 +22,5 @@ public record Settings(String mode, Sidecar sidecar, Queue queue, App app, List<
     public record App(String name, String siteId, String version, String instanceId) {}
 
     /** A backend, not yet used, and which part of the events it gets. `folder` is its own within the spool folder; empty: all. */
-    public record Target(String name, String description, Backend backend, int priority, boolean fallback, String folder) {}
+    public record Target(String name, String description, Backend backend, int priority, boolean fallback, double timeout, String folder) {}
 }

@@ -23,6 +23,7 @@ import java.util.regex.Pattern;
 /** Finds and makes the backends that a configuration names: the sidecar, or those of direct mode. */
 final class Targets {
     private static final double LONGEST_TIMEOUT = 86_400;
+    private static final double USUAL_TIMEOUT = 30;
     private static final int DEFAULT_PRIORITY = 100;
     private static final Pattern TYPE = Pattern.compile("sdk\\.direct_backends\\[([0-9]+)\\]\\.type");
     private static final Pattern NAME = Pattern.compile("[a-z0-9_-]{1,64}");
@@ -176,22 +177,25 @@ final class Targets {
                         Math.min(number(queue, "flush_interval").doubleValue(), LONGEST_TIMEOUT),
                         text(queue, "on_full")),
                 program,
-                direct ? backends(program) : List.of(sidecar(way)));
+                direct ? backends(program, way) : List.of(sidecar(way)));
     }
 
     private static Settings.Target sidecar(Settings.Sidecar way) {
         Backend backend = new SidecarBackend(sidecarUri(way.url()), way.token());
-        return new Settings.Target("sidecar", "the sidecar at " + way.url(), backend, 1, false, "");
+        return new Settings.Target("sidecar", "the sidecar at " + way.url(), backend, 1, false, way.timeout(), "");
     }
 
-    private List<Settings.Target> backends(Settings.App app) {
+    private List<Settings.Target> backends(Settings.App app, Settings.Sidecar way) {
         List<Settings.Target> targets = new ArrayList<>();
         made.forEach((place, backend) -> {
             Map<?, ?> entry = Schema.map(entries().get(place));
             String name = nameOf(entry);
             boolean fallback = "fallback".equals(entry.get("delivery"));
             String description = "the backend " + name;
-            targets.add(new Settings.Target(name, description, backend, priority(entry), fallback, folder(app, name)));
+            double usual = "sidecar".equals(entry.get("type")) ? way.timeout() : USUAL_TIMEOUT;
+            double timeout = entry.get("timeout") instanceof Number given ? given.doubleValue() : usual;
+            targets.add(new Settings.Target(
+                    name, description, backend, priority(entry), fallback, Math.min(timeout, LONGEST_TIMEOUT), folder(app, name)));
         });
         return targets;
     }

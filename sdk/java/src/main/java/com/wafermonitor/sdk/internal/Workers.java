@@ -2,6 +2,9 @@ package com.wafermonitor.sdk.internal;
 
 import java.util.Arrays;
 import java.util.List;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.FutureTask;
+import java.util.function.Supplier;
 
 /** The SDK's threads: daemons in a group of their own, so that what they start can be found again. */
 final class Workers {
@@ -22,6 +25,29 @@ final class Workers {
         thread.setDaemon(true);
         thread.setContextClassLoader(Workers.class.getClassLoader()); // not that of the program's caller, which may be unloaded
         return thread;
+    }
+
+    /** Have a thread of the group do something, so that the threads which that starts are of the group. */
+    static <T> T call(String name, Supplier<T> work) {
+        FutureTask<T> task = new FutureTask<>(work::get);
+        Thread thread = daemon(name, task);
+        thread.start();
+        boolean interrupted = false;
+        try {
+            while (true) {
+                try {
+                    return task.get();
+                } catch (InterruptedException later) {
+                    interrupted = true;
+                }
+            }
+        } catch (ExecutionException error) {
+            throw new IllegalStateException(error.getCause());
+        } finally {
+            if (interrupted) {
+                Thread.currentThread().interrupt();
+            }
+        }
     }
 
     /** The threads that are alive in the group. */
