@@ -37,34 +37,25 @@ class Moments:
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
         self._half = max(1, remembered)
-        self._taken: dict[tuple[str, int], str] = {}
         self._given: dict[tuple[str, str], int] = {}
-        self._old_taken: dict[tuple[str, int], str] = {}
         self._old_given: dict[tuple[str, str], int] = {}
-        self._next: dict[tuple[str, int], int] = {}
+        self._beyond: dict[tuple[str, int], int] = {}
+        """For each moment that is taken, a later one before which none is free."""
+        self._old_beyond: dict[tuple[str, int], int] = {}
 
     def give(self, key: str, event_id: str, wanted: int) -> int:
         """The moment, in nanoseconds, of one event's value for the item `key`."""
-        name = (key, event_id)
-        known = self._given.get(name, self._old_given.get(name))
+        known = self._given.get((key, event_id), self._old_given.get((key, event_id)))
         if known is not None:
             return known
-        moment = wanted
-        if self._is_taken(key, wanted):
-            moment = self._next.get((key, wanted), wanted + 1)
-            while self._is_taken(key, moment):
-                moment += 1
-            self._next[key, wanted] = moment + 1
-        self._remember(key, event_id, moment)
-        return moment
-
-    def _is_taken(self, key: str, moment: int) -> bool:
-        return (key, moment) in self._taken or (key, moment) in self._old_taken
-
-    def _remember(self, key: str, event_id: str, moment: int) -> None:
+        passed, moment = [], wanted
+        while (beyond := self._beyond.get((key, moment), self._old_beyond.get((key, moment)))) is not None:
+            passed.append(moment)
+            moment = beyond
         if len(self._given) >= self._half:
-            self._old_taken, self._taken = self._taken, {}
             self._old_given, self._given = self._given, {}
-            self._next = {}
-        self._taken[key, moment] = event_id
+            self._old_beyond, self._beyond = self._beyond, {}
+        for each in (*passed, moment):  # so that a thousand events of one microsecond don't step over each other again and again
+            self._beyond[key, each] = moment + 1
         self._given[key, event_id] = moment
+        return moment
