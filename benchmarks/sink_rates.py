@@ -203,11 +203,47 @@ def _moto(server: Any) -> dict[str, Any]:
     return {"endpoint_url": server.endpoint, "credentials": key}
 
 
+@contextmanager
+def elk() -> Iterator[Prepared]:
+    """One index of one Elasticsearch node with half a gigabyte of heap."""
+    from sinks.elk import ElkConfig, ElkSink
+    from tests.services.elasticsearch import Elasticsearch
+
+    with Elasticsearch() as server:
+        config = ElkConfig(url=server.url, index=server.fresh_index(), username=server.username, password=Secret(server.password))
+        yield Prepared(ElkSink("bench", config))
+
+
+@contextmanager
+def loki() -> Iterator[Prepared]:
+    """One tenant of one Loki with its store on disk."""
+    from sinks.loki import LokiConfig, LokiSink
+    from tests.services.loki import Loki
+
+    with Loki() as server:
+        limits = {"per_stream_rate_limit": "1GB", "per_stream_rate_limit_burst": "1GB"}
+        yield Prepared(LokiSink("bench", LokiConfig(url=server.url, tenant=server.tenant(**limits))))
+
+
+@contextmanager
+def webhook() -> Iterator[Prepared]:
+    """JSON Lines, signed, to a server that answers at once."""
+    from sinks.webhook import WebhookConfig, WebhookSink
+    from tests.services.scripted_http import Reply, ScriptedHttp
+
+    with ScriptedHttp(Reply(204)) as server:
+        config = WebhookConfig(url=Secret(server.url), allow_private=True, secret=Secret("bench"), max_events=1000)
+        yield Prepared(WebhookSink("bench", config), server.asked.clear)
+
+
 TARGETS: Final[dict[str, Callable[[], AbstractContextManager[Prepared]]]] = {
     "s3": s3,
     "s3-parquet": s3_parquet,
     "sqs": sqs,
     "cloudwatch": cloudwatch,
+    "elk": elk,
+    "loki": loki,
+    "webhook": webhook,
     "kafka": kafka,
     "rabbitmq": rabbitmq,
     "sql-postgresql": sql_postgresql,

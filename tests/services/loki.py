@@ -146,6 +146,18 @@ class Loki(Service):
                 found += [Kept(stream["stream"], int(moment), line) for moment, line in stream["values"]]
         return found
 
+    def flush(self) -> None:
+        """Write all that it holds in memory to its store, and wait for the first of it."""
+        self._client.post("/flush").raise_for_status()
+        chunks = self.folder / "chunks"
+        wait_until(lambda: any(path.is_file() for path in chunks.rglob("*")), seconds=60, what="chunks in the store")
+
+    def count(self, tenant: str) -> int:
+        """How many entries of the last day a metric query counts."""
+        asked = {"query": 'sum(count_over_time({app=~".+"}[1d]))'}
+        answer = self._client.get("/loki/api/v1/query", params=asked, headers={"X-Scope-OrgID": tenant}).raise_for_status()
+        return int(answer.json()["data"]["result"][0]["value"][1])
+
     def stop(self) -> None:
         """End it and remove its folder."""
         self._client.close()

@@ -13,10 +13,12 @@ import zstandard
 
 from contract.framing import BodyFormat
 from contract.settings import Secret
+from sinks import registry
 from sinks.base import SinkBatch, StoredBody, Throttled, Unavailable
 from sinks.http_answers import MAX_RETRY_AFTER, retry_after_seconds
 from sinks.managed import ManagedConfig, ManagedSink
 from tests.sidecar.harness import event, ndjson
+from tests.sinks.documented import documented_backend
 from tests.sinks.gateway_double import GatewayDouble
 from tests.sinks.suite import SPOOL_ID, SinkSuite, batch_of, golden_events
 
@@ -189,3 +191,7 @@ def test_retry_after_in_seconds_is_misread(value: str | None, seconds: float | N
 def test_retry_after_as_a_date_is_misread(ahead: int, seconds: float) -> None:
     now = datetime(2026, 7, 1, tzinfo=UTC)
     assert retry_after_seconds(format_datetime(now + timedelta(seconds=ahead), usegmt=True), now) == seconds
+
+
+def test_documented_configuration_does_not_load() -> None:
+    assert isinstance(registry.parse_config("managed", documented_backend("managed")), ManagedConfig)

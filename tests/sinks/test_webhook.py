@@ -22,6 +22,7 @@ from sinks.webhook_address import is_public
 from tests.services.certificates import TestAuthority
 from tests.services.scripted_http import Asked, Hang, Reply, Reset, ScriptedHttp, Step
 from tests.sidecar.harness import event
+from tests.sinks.documented import documented_backend
 from tests.sinks.suite import SinkSuite, batch_of, golden_events
 
 TOKEN = "Bearer whsec_right"
@@ -394,3 +395,7 @@ async def test_golden_event_can_not_be_put_into_a_template(server: ScriptedHttp)
     assert (await deliver(new_sink(server.url, body="template", template=template), items)).delivered == len(items)
     assert [asked.json["e"]["event_id"] for asked in server.asked] == [item["event_id"] for item in items]
     assert [asked.json["n"] for asked in server.asked] == [item["name"] for item in items]
+
+
+def test_documented_configuration_does_not_load() -> None:
+    assert isinstance(registry.parse_config("webhook", documented_backend("webhook")), WebhookConfig)
