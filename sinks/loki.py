@@ -1,6 +1,6 @@
 """Writes events to Grafana Loki (`POST /loki/api/v1/push`): few labels, the event's own JSON as the line.
 
-Loki keeps one of two entries of a stream with the same nanosecond and the same line. Labels, nanosecond and line come from the
+Loki shows one of two entries of a stream with the same nanosecond and the same line. Labels, nanosecond and line come from the
 event alone, so a batch delivered twice leaves one copy. What Loki refuses it names in words only, so the culprits of a request
 are found by cutting it; what was fine stays where it is.
 """
