@@ -6,20 +6,18 @@ parcels that it can't take in time go to the lane's own folder, and from there t
 
 from __future__ import annotations
 
-import json
 import logging
 import queue
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
 
+from monitoring_sdk._backlog import Backlog
 from monitoring_sdk._batch import Batch
 from monitoring_sdk._config import BackendSettings, QueueSettings
+from monitoring_sdk._letters import letters, reason
 from monitoring_sdk._limits import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
-from monitoring_sdk._queue import LARGE_SUM
 from monitoring_sdk._replay import FILES_AT_ONCE, ORPHAN_INTERVAL
 from monitoring_sdk._results import BackendResult, Verdict
 from monitoring_sdk._retry import Breaker, backoff
@@ -71,12 +69,9 @@ class Lane:
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, keeps no secret
         self._breaker = Breaker(self._rng)
-        self._lock = threading.RLock()
+        self._backlog = Backlog(limits.max_events)
+        self._lock = self._backlog.lock
         self._signals: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._backlog: deque[Parcel] = deque()
-        self._events = 0
-        self._bytes = 0
-        self._in_hand: dict[int, Parcel] = {}
         self._counts = dict.fromkeys(("delivered", "spooled", "failed", "dropped", "replayed"), 0)
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
@@ -113,10 +108,10 @@ class Lane:
             with self._lock:
                 away = self._ended or self._stuck
                 if not away:
-                    self._append(piece)
+                    self._backlog.append(piece)
             if away:
                 self._give_up(piece)
-        if self._is_full():
+        if self._backlog.is_full:
             self._make_room()
         self._signals.put(None)
 
@@ -126,9 +121,7 @@ class Lane:
             if self._clock() < self._busy_until or self._stuck:
                 return
             self._stuck = True
-            stranded = [*self._in_hand.values(), *self._backlog]
-            self._backlog.clear()
-            self._events = self._bytes = 0
+            stranded = self._backlog.strand()
         self._fails(Answer(Outcome.RETRY, f"it hangs: a call has not returned within {self.settings.timeout + HUNG_AFTER:g} s"))
         for parcel in stranded:
             self._give_up(parcel)
@@ -157,9 +150,7 @@ class Lane:
         """Put on disk what is left; a thread that hangs is left to itself. Calling it twice does no harm."""
         with self._lock:
             self._ended = True
-            left = [*self._in_hand.values(), *self._backlog]
-            self._backlog.clear()
-            self._events = self._bytes = 0
+            left = self._backlog.strand()
         for parcel in left:
             self._put_away(parcel, at_the_end=True)
         if self._thread is None:
@@ -176,62 +167,24 @@ class Lane:
     def result(self) -> BackendResult:
         """The counts now."""
         with self._lock:
-            held = {id(parcel): parcel for parcel in (*self._backlog, *self._in_hand.values()) if not parcel.settled}
-            return BackendResult(waiting=sum(map(len, held.values())), error=self.error, **self._counts)
+            return BackendResult(waiting=self._backlog.depth, error=self.error, **self._counts)
 
     # -------------------------------------------------------------------------------------------------------- the backlog
-
-    def _append(self, parcel: Parcel, *, first: bool = False) -> None:
-        (self._backlog.appendleft if first else self._backlog.append)(parcel)
-        self._events += len(parcel)
-        self._bytes += parcel.size
-
-    def _pop(self, max_events: int, max_bytes: int) -> Parcel | None:
-        """The oldest parcel, joined with those that follow it within these bounds; from now on it is in hand."""
-        with self._lock:
-            parcel: Parcel | None = None
-            while self._backlog:
-                following = self._backlog[0]
-                if not following.settled and parcel is not None:
-                    fits = len(parcel) + len(following) <= max_events and parcel.size + following.size <= max_bytes
-                    if not (fits and parcel.is_followed_by(following)):
-                        break
-                self._backlog.popleft()
-                self._events -= len(following)
-                self._bytes -= following.size
-                if not following.settled:
-                    parcel = following if parcel is None else parcel.joined(following)
-            if parcel is not None:
-                self._in_hand[id(parcel)] = parcel
-            return parcel
-
-    def _is_full(self) -> bool:
-        return self._events > self._limits.max_events or self._bytes > LARGE_SUM
 
     def _make_room(self) -> None:
         """Bring the backlog of a slow backend back into its bounds, as `on_full` says."""
         if self._limits.on_full == "block":
-            while self._is_full() and self._breaker.is_closed and not (self._ending.is_set() or self._stuck):
+            while self._backlog.is_full and self._breaker.is_closed and not (self._ending.is_set() or self._stuck):
                 self.check()
                 time.sleep(_POLL)
         spooling = self._spool is not None and self._limits.on_full != "drop_oldest"
-        few = self._limits.max_events // 2 if spooling else self._limits.max_events
-        while self._is_full() or self._events > few:
+        while self._backlog.is_full or (spooling and self._backlog.is_half_full):
             # What goes to disk goes there in few files.
-            parcel = self._pop(MAX_BATCH_EVENTS, MAX_BATCH_BYTES) if spooling else self._pop(1, 1)
+            parcel = self._backlog.pop(MAX_BATCH_EVENTS, MAX_BATCH_BYTES) if spooling else self._backlog.pop(1, 1)
             if parcel is None:
                 return
             if not (spooling and self._put_away(parcel, hold=False)):
                 self._drop(parcel, "spool_failed" if spooling else "queue_full")
-
-    def _settle(self, parcel: Parcel) -> bool:
-        """Whether the caller is the first to be done with the parcel."""
-        with self._lock:
-            self._in_hand.pop(id(parcel), None)
-            if parcel.settled:
-                return False
-            parcel.settled = True
-            return True
 
     def _count(self, name: str, events: int) -> None:
         with self._lock:
@@ -268,14 +221,14 @@ class Lane:
         bounds = self._backend.bounds
         while self._backlog and not (self._ending.is_set() and self._clock() >= self._deadline):
             if self._breaker.allows(self._clock()):
-                parcel = self._pop(bounds.max_events, bounds.max_bytes)
+                parcel = self._backlog.pop(bounds.max_events, bounds.max_bytes)
                 if parcel is not None:
                     self._deliver(parcel)
             elif self._spool is None:
                 break
             else:
                 # What goes to disk anyway goes there in few files.
-                parcel = self._pop(MAX_BATCH_EVENTS, MAX_BATCH_BYTES)
+                parcel = self._backlog.pop(MAX_BATCH_EVENTS, MAX_BATCH_BYTES)
                 if parcel is not None:
                     self._give_up(parcel)
         self._backend.tick()
@@ -284,7 +237,7 @@ class Lane:
 
     def _put_away_all(self) -> None:
         """Put the whole backlog on disk."""
-        while (parcel := self._pop(MAX_BATCH_EVENTS, MAX_BATCH_BYTES)) is not None:
+        while (parcel := self._backlog.pop(MAX_BATCH_EVENTS, MAX_BATCH_BYTES)) is not None:
             self._put_away(parcel, at_the_end=True)
 
     def _deliver(self, parcel: Parcel) -> None:
@@ -336,8 +289,9 @@ class Lane:
         middle = len(parcel) // 2
         halves = [parcel.piece(0, middle), parcel.piece(middle, len(parcel))]
         with self._lock:
-            if self._settle(parcel):
-                self._in_hand.update((id(half), half) for half in halves)
+            if self._backlog.settle(parcel):
+                for half in halves:
+                    self._backlog.hand(half)
                 return halves
         return []
 
@@ -361,12 +315,12 @@ class Lane:
         if rejections and not self._backend.keeps_rejected:
             self._set_aside(parcel, rejections)
         with self._lock:
-            if not self._settle(parcel):
+            if not self._backlog.settle(parcel):
                 return None
             rest = parcel.subset(again, self._log, self._numbers.take(len(again))) if again else None
             if rest is not None:
                 rest.attempted = True
-                self._in_hand[id(rest)] = rest
+                self._backlog.hand(rest)
             self._taken(parcel, len(parcel) if taken is None else len(taken))
             self._counts["failed"] += len(gone)
         parcel.resolve(self.name, Verdict.DELIVERED, taken)
@@ -387,7 +341,7 @@ class Lane:
         """The backend will never take this parcel."""
         self._set_aside(parcel, rejections)
         self._tell_refusal(rejections)
-        if self._settle(parcel):
+        if self._backlog.settle(parcel):
             self._count("failed", len(parcel))
             parcel.resolve(self.name, Verdict.FAILED)
 
@@ -398,28 +352,16 @@ class Lane:
             self.name,
             len(rejections),
             f", kept as *.refused in {self._spool.folder}" if self._spool is not None else "",
-            f"{first.path}: {first.error}" if first.path else first.error,
+            reason(first),
         )
 
     def _set_aside(self, parcel: Parcel, rejections: Sequence[Rejection]) -> None:
-        """Keep refused events with the reason, where nobody replays them; in the form of the sidecar's dead letters."""
+        """Keep refused events with the reason, where nobody replays them."""
         if self._spool is None:
             return
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        letters = []
-        for rejection in rejections:
-            line = parcel.lines[rejection.index]
-            letter = {
-                "dead_at": now,
-                "backend": self.name,
-                "seq": parcel.number + rejection.index,
-                "event_id": json.loads(line).get("event_id"),
-                "reason": f"{rejection.path}: {rejection.error}" if rejection.path else rejection.error,
-                "event": line.decode(errors="replace"),
-            }
-            letters.append(json.dumps(letter, ensure_ascii=False).encode(errors="replace"))
+        lines = letters(self.name, parcel, rejections)
         try:
-            self._spool.set_aside(Batch(letters, self._numbers.take(len(letters))))
+            self._spool.set_aside(Batch(lines, self._numbers.take(len(lines))))
         except OSError as error:
             self._complain(error)
 
@@ -444,7 +386,7 @@ class Lane:
                 self._complain(error)
             else:
                 self._complained = False
-                if self._settle(parcel) and parcel.segments:
+                if self._backlog.settle(parcel) and parcel.segments:
                     self._count("spooled", len(parcel))
                     parcel.resolve(self.name, Verdict.SPOOLED)
                 return True
@@ -452,16 +394,13 @@ class Lane:
             self._drop(parcel, "undeliverable" if self._spool is None else "spool_failed")
             return True
         if hold:
-            with self._lock:
-                self._in_hand.pop(id(parcel), None)
-                parcel.attempted = True
-                self._append(parcel, first=True)
-            while self._is_full() and (oldest := self._pop(1, 1)) is not None:
+            self._backlog.put_back(parcel)
+            while self._backlog.is_full and (oldest := self._backlog.pop(1, 1)) is not None:
                 self._drop(oldest, "undeliverable" if self._spool is None else "spool_failed")
         return False
 
     def _drop(self, parcel: Parcel, reason: str) -> None:
-        if self._settle(parcel):
+        if self._backlog.settle(parcel):
             self._count("dropped", len(parcel))
             self._drop_told(self.name, reason, len(parcel))
             parcel.resolve(self.name, Verdict.DROPPED)
@@ -514,7 +453,7 @@ class Lane:
                 return False
             for part in left:  # of a piece of which some was taken: as a parcel of this process's own
                 spool.write(part.subset(range(len(part)), self._log, self._numbers.take(len(part))).batch())
-                self._settle(part)
+                self._backlog.settle(part)
             self._progress[claim.name] = place + 1
             if left and place + 1 < len(pieces):
                 spool.returned(claim)
