@@ -6,7 +6,9 @@ import java.util.List;
 public final class ConfigurationException extends MonitoringException {
     private static final long serialVersionUID = 1L;
 
+    /** Where the configuration comes from. */
     private final String source;
+
     private final transient List<Problem> problems;
 
     /**

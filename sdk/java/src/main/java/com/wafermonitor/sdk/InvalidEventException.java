@@ -4,7 +4,10 @@ package com.wafermonitor.sdk;
 public final class InvalidEventException extends MonitoringException {
     private static final long serialVersionUID = 1L;
 
+    /** The dotted place of the mistake. */
     private final String path;
+
+    /** What was expected there. */
     private final String error;
 
     /**
