@@ -27,10 +27,10 @@ need() {
 
 # build NAME [cmake options]: prints the folder.
 build() {
-    local name=$1 hash folder
+    local name=$1 hash folder parts=(harness tests fuzz)
     shift
-    hash=$( (cd "$source" && find CMakeLists.txt README.md cmake include schema src harness tests/*.c tests/*.cpp tests/*.txt fuzz \
-        -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; echo "$*"; cc --version | head -1) | sha256sum | cut -c1-16)
+    [ "$name" != harness ] || parts=(harness)
+    hash=$( (cd "$source" && find CMakeLists.txt README.md cmake include schema src "${parts[@]}" -type f ! -name '*.py' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; echo "$*"; cc --version | head -1) | sha256sum | cut -c1-16)
     folder=$cache/sdk-c-$name-$hash
     exec 9>"$cache/.sdk-c-$name.lock"
     flock 9
@@ -50,7 +50,10 @@ build() {
 mkdir -p "$cache"
 need
 case "${1:-}" in
---harness) echo "$(build release)/harness/monitoring-harness" ;;
+--harness)
+    folder=$(build harness -DMON_TESTS=OFF)
+    echo "$folder/harness/monitoring-harness"
+    ;;
 --build)
     shift
     build "$@"

@@ -16,6 +16,7 @@ extern char **environ;
 static const char DEFAULT_FILE[] = "monitoring-config.yaml";
 static const char ENVIRONMENT[] = "MONITORING_SDK__";
 static const double LONGEST_TIMEOUT = 86400;
+static const double BACKEND_TIMEOUT = 30;
 enum { LEVELS = 8, LARGEST_FILE = 1024 * 1024 };
 
 /* ------------------------------------------------------------------------------------------------- put together by a program */
@@ -285,10 +286,6 @@ static int by_priority(const void *one, const void *other) {
 }
 
 static bool add_backend(struct mon_settings *settings, const char *type, const char *name, const cJSON *backend) {
-    size_t same = 0;
-    for (size_t i = 0; i < settings->backend_count; i++) {
-        same += strcmp(settings->backends[i].type, type) == 0;
-    }
     struct mon_backend_settings *list = realloc(settings->backends, (settings->backend_count + 1) * sizeof *list);
     if (list == NULL) {
         return false;
@@ -303,13 +300,10 @@ static bool add_backend(struct mon_settings *settings, const char *type, const c
         .fallback = cJSON_IsString(delivery) && strcmp(delivery->valuestring, "fallback") == 0,
         .options = cJSON_IsObject(get(backend, "config")) ? cJSON_Duplicate(get(backend, "config"), 1) : cJSON_CreateObject(),
     };
-    if (name != NULL) {
-        added->name = strdup(name);
-    } else if (same == 0) {
-        added->name = strdup(type);
-    } else if (asprintf(&added->name, "%s-%zu", type, same + 1) < 0) {
-        added->name = NULL;
-    }
+    const cJSON *timeout = get(backend, "timeout");
+    double otherwise = strcmp(type, "sidecar") == 0 ? settings->timeout : BACKEND_TIMEOUT;
+    added->timeout = cJSON_IsNumber(timeout) && timeout->valuedouble < LONGEST_TIMEOUT ? timeout->valuedouble : otherwise;
+    added->name = strdup(name != NULL ? name : type);
     return added->type != NULL && added->name != NULL && added->options != NULL;
 }
 
@@ -438,18 +432,15 @@ static void merge_documents(cJSON *merged, const struct mon_config *config, stru
     }
 }
 
-/* What the schema finds, but for the places whose variable is not set. */
+/* What is wrong with the merged document. */
 static void check(const cJSON *merged, struct mon_problems *problems) {
     struct mon_problems found = {0};
     mon_config_check(merged, &found);
     check_url(merged, &found);
-    if (found.count == 0) {
-        mon_config_check_backends(get(merged, "sdk"), &found);
-    }
-    size_t unset = problems->count;
-    for (size_t i = 0; i < found.count; i++) {
+    mon_config_check_backends(get(merged, "sdk"), &found);
+    for (size_t i = 0; i < found.count; i++) { /* of several at one place the first explains the others */
         bool known = false;
-        for (size_t j = 0; j < unset; j++) {
+        for (size_t j = 0; j < problems->count; j++) {
             known |= strcmp(problems->list[j].path, found.list[i].path) == 0;
         }
         if (!known) {

@@ -15,6 +15,7 @@ struct mon_backend_settings {
     char *name;
     int priority;
     bool fallback;
+    double timeout; /* of one delivery, in seconds */
     cJSON *options;
 };
 

@@ -17,7 +17,6 @@ struct option {
 static const struct option OPTIONS[] = {
     {"sidecar", "url", 's', 0},
     {"sidecar", "token", 's', 0},
-    {"sidecar", "timeout", 'n', 0},
     {"filesystem", "path", 's', REQUIRED},
     {"filesystem", "format", 's', 0},
     {"filesystem", "rotate_size_mb", 'n', 0},
@@ -26,28 +25,40 @@ static const struct option OPTIONS[] = {
     {"s3", "region", 's', NULLABLE},
     {"s3", "prefix", 's', 0},
     {"s3", "endpoint_url", 's', NULLABLE},
-    {"s3", "credentials", 'o', REQUIRED},
+    {"s3", "credentials", 'o', 0}, /* else AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY */
     {"s3", "credentials.access_key_id", 's', REQUIRED},
     {"s3", "credentials.secret_access_key", 's', REQUIRED},
     {"s3", "credentials.session_token", 's', NULLABLE},
     {"s3", "format", 's', 0},
     {"s3", "compression", 's', NULLABLE},
-    {"s3", "timeout", 'n', 0},
     {"elk", "url", 's', REQUIRED},
     {"elk", "index", 's', 0},
     {"elk", "username", 's', NULLABLE},
     {"elk", "password", 's', NULLABLE},
     {"elk", "api_key", 's', NULLABLE},
-    {"elk", "timeout", 'n', 0},
+    {"elk", "manage_template", 'b', 0},
     {"webhook", "url", 's', REQUIRED},
     {"webhook", "secret", 's', NULLABLE},
     {"webhook", "headers", 't', 0},
     {"webhook", "allow_private", 'b', 0}, /* for the sidecar, whose operator is not the owner of the address */
-    {"webhook", "timeout", 'n', 0},
     {"zabbix", "url", 's', REQUIRED},
     {"zabbix", "host", 's', REQUIRED},
     {"zabbix", "api_key", 's', NULLABLE},
-    {"zabbix", "timeout", 'n', 0},
+    {"s3", "tls", 'o', 0},
+    {"s3", "tls.ca_file", 's', NULLABLE},
+    {"s3", "tls.cert_file", 's', NULLABLE},
+    {"s3", "tls.key_file", 's', NULLABLE},
+    {"s3", "tls.verify", 'b', 0},
+    {"elk", "tls", 'o', 0},
+    {"elk", "tls.ca_file", 's', NULLABLE},
+    {"elk", "tls.cert_file", 's', NULLABLE},
+    {"elk", "tls.key_file", 's', NULLABLE},
+    {"elk", "tls.verify", 'b', 0},
+    {"webhook", "tls", 'o', 0},
+    {"webhook", "tls.ca_file", 's', NULLABLE},
+    {"webhook", "tls.cert_file", 's', NULLABLE},
+    {"webhook", "tls.key_file", 's', NULLABLE},
+    {"webhook", "tls.verify", 'b', 0},
 };
 enum { OPTION_COUNT = sizeof OPTIONS / sizeof *OPTIONS };
 
@@ -115,8 +126,9 @@ static void check_options(const char *type, const cJSON *object, const char *bel
             mon_problem_add(problems, path, "required but missing");
         }
     }
+    const cJSON *members = cJSON_IsObject(object) ? object : NULL;
     const cJSON *entry;
-    cJSON_ArrayForEach(entry, object) {
+    cJSON_ArrayForEach(entry, members) {
         snprintf(key, sizeof key, "%s%.60s", below, entry->string);
         snprintf(path, sizeof path, "%s.%.60s", place, entry->string);
         const struct option *option = option_of(type, key);
@@ -132,6 +144,21 @@ static void check_options(const char *type, const cJSON *object, const char *bel
     }
 }
 
+static int priority_of(const cJSON *backend) {
+    const cJSON *priority = cJSON_GetObjectItemCaseSensitive(backend, "priority");
+    return cJSON_IsNumber(priority) ? priority->valueint : 100;
+}
+
+static bool has_better(const cJSON *sdk, const cJSON *backend) {
+    const cJSON *other;
+    cJSON_ArrayForEach(other, cJSON_GetObjectItemCaseSensitive(sdk, "direct_backends")) {
+        if (!cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(other, "enabled")) && priority_of(other) < priority_of(backend)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void mon_config_check_backends(const cJSON *sdk, struct mon_problems *problems) {
     static const char *const known[] = {"sidecar", "filesystem", "s3", "elk", "webhook", "zabbix"};
     const cJSON *mode = cJSON_GetObjectItemCaseSensitive(sdk, "mode");
@@ -140,21 +167,29 @@ void mon_config_check_backends(const cJSON *sdk, struct mon_problems *problems) 
     }
     size_t enabled = 0;
     size_t index = 0;
+    bool unsupported = false;
     char names[16][65];
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(sdk, "direct_backends");
+    const cJSON *backends = cJSON_IsArray(list) ? list : NULL;
     const cJSON *backend;
-    cJSON_ArrayForEach(backend, cJSON_GetObjectItemCaseSensitive(sdk, "direct_backends")) {
+    cJSON_ArrayForEach(backend, backends) {
         char place[96];
         char path[128];
         snprintf(place, sizeof place, "sdk.direct_backends[%zu]", index++);
         if (cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(backend, "enabled"))) {
             continue;
         }
-        const char *type = cJSON_GetObjectItemCaseSensitive(backend, "type")->valuestring;
+        const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(backend, "type"));
+        if (type == NULL) { /* which the schema has seen */
+            unsupported = true;
+            continue;
+        }
         bool supported = false;
         for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
             supported |= strcmp(known[i], type) == 0;
         }
         if (!supported) {
+            unsupported = true;
             snprintf(path, sizeof path, "%s.type", place);
             mon_problem_add(problems, path, "this SDK delivers to sidecar, filesystem, s3, elk, webhook and zabbix; for '%.20s' use the sidecar", type);
             continue;
@@ -164,18 +199,24 @@ void mon_config_check_backends(const cJSON *sdk, struct mon_problems *problems) 
             mon_problem_add(problems, "sdk.direct_backends", "expected at most %zu enabled backends", sizeof names / sizeof *names);
             return;
         }
-        snprintf(names[enabled], sizeof names[enabled], "%s", cJSON_IsString(name) ? name->valuestring : "");
-        for (size_t i = 0; i < enabled && names[enabled][0] != '\0'; i++) {
+        snprintf(names[enabled], sizeof names[enabled], "%s", cJSON_IsString(name) ? name->valuestring : type);
+        for (size_t i = 0; i < enabled; i++) {
             if (strcmp(names[i], names[enabled]) == 0) {
                 snprintf(path, sizeof path, "%s.name", place);
-                mon_problem_add(problems, path, "another backend has the name '%s'", names[i]);
+                mon_problem_add(problems, path, "another backend is '%s' already; give one of them another `name`", names[i]);
+                break;
             }
+        }
+        const cJSON *delivery = cJSON_GetObjectItemCaseSensitive(backend, "delivery");
+        if (cJSON_IsString(delivery) && strcmp(delivery->valuestring, "fallback") == 0 && !has_better(sdk, backend)) {
+            snprintf(path, sizeof path, "%s.delivery", place);
+            mon_problem_add(problems, path, "a fallback needs an enabled backend with a lower `priority` number to stand in for");
         }
         enabled++;
         snprintf(path, sizeof path, "%s.config", place);
         check_options(type, cJSON_GetObjectItemCaseSensitive(backend, "config"), "", path, problems);
     }
-    if (enabled == 0) {
+    if (enabled == 0 && !unsupported && (list == NULL || backends != NULL)) {
         mon_problem_add(problems, "sdk.direct_backends", "expected at least one enabled backend in direct mode");
     }
 }

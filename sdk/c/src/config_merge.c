@@ -66,6 +66,7 @@ void mon_config_interpolate(cJSON *value, const char *path, struct mon_problems 
     if (!cJSON_IsObject(value) && !cJSON_IsArray(value)) {
         return;
     }
+    bool disabled = strncmp(path, "sdk.direct_backends[", 20) == 0 && cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(value, "enabled"));
     size_t index = 0;
     for (cJSON *entry = value->child; entry != NULL; entry = entry->next, index++) {
         char inner[512];
@@ -74,7 +75,9 @@ void mon_config_interpolate(cJSON *value, const char *path, struct mon_problems 
         } else {
             snprintf(inner, sizeof inner, "%s%s%s", path, path[0] == '\0' ? "" : ".", entry->string);
         }
-        mon_config_interpolate(entry, inner, problems);
+        if (!disabled || strcmp(entry->string, "config") != 0) { /* a backend that nobody opens may name variables that nobody sets */
+            mon_config_interpolate(entry, inner, problems);
+        }
     }
 }
 

@@ -26,7 +26,7 @@ static bool open_target(struct mon_delivery *delivery, size_t index, bool *owed_
     const struct mon_settings *settings = delivery->settings;
     const struct mon_backend_settings *backend = &settings->backends[index];
     struct mon_target *target = &delivery->targets[index];
-    *target = (struct mon_target){.type = mon_backend_type_of(backend->type), .fallback = backend->fallback, .bit = 1U << index};
+    *target = (struct mon_target){.type = mon_backend_type_of(backend->type), .fallback = backend->fallback, .bit = 1U << index, .timeout = backend->timeout};
     target->owed = !backend->fallback || !*owed_before;
     *owed_before |= target->owed;
     snprintf(target->counts.name, sizeof target->counts.name, "%s", backend->name);

@@ -20,6 +20,7 @@ struct mon_target {
     bool fallback;
     bool owed; /* what it did not get waits on disk for it */
     uint32_t bit;
+    double timeout;         /* of one delivery */
     struct mon_spool *spool; /* NULL: nothing is spooled */
     struct mon_breaker breaker;
     double next_orphans; /* when to look for what others left */

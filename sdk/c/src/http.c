@@ -20,6 +20,10 @@ struct mon_http {
     CURL *easy;
     CURLM *multi;
     atomic_bool interrupted;
+    char *ca_file; /* NULL: as the system has them */
+    char *cert_file;
+    char *key_file;
+    bool unverified;
     curl_socket_t sockets[SOCKETS]; /* that are open: a forked child closes its copies */
 };
 
@@ -29,13 +33,23 @@ static void init_curl(void) {
     (void)curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 
-struct mon_http *mon_http_new(void) {
+static char *copied(const cJSON *tls, const char *key) {
+    const cJSON *value = cJSON_GetObjectItemCaseSensitive(tls, key);
+    return cJSON_IsString(value) && value->valuestring[0] != '\0' ? strdup(value->valuestring) : NULL;
+}
+
+struct mon_http *mon_http_new(const struct mon_backend_settings *backend) {
     (void)pthread_once(&curl_once, init_curl);
     struct mon_http *http = calloc(1, sizeof *http);
     if (http != NULL) {
         for (size_t i = 0; i < SOCKETS; i++) {
             http->sockets[i] = CURL_SOCKET_BAD;
         }
+        const cJSON *tls = backend == NULL ? NULL : cJSON_GetObjectItemCaseSensitive(backend->options, "tls");
+        http->ca_file = copied(tls, "ca_file");
+        http->cert_file = copied(tls, "cert_file");
+        http->key_file = copied(tls, "key_file");
+        http->unverified = cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(tls, "verify"));
     }
     return http;
 }
@@ -173,8 +187,10 @@ void mon_http_send(struct mon_http *http, const struct mon_http_request *request
     long milliseconds = request->timeout * 1000 < 1 ? 1 : (long)(request->timeout * 1000);
     curl_easy_setopt(easy, CURLOPT_URL, request->url);
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
-    curl_easy_setopt(easy, CURLOPT_POSTFIELDS, compressed ? packed.data : request->body);
-    curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)(compressed ? packed.len : request->len));
+    if (request->body != NULL) {
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDS, compressed ? packed.data : request->body);
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)(compressed ? packed.len : request->len));
+    }
     curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request->method);
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, milliseconds);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
@@ -192,6 +208,17 @@ void mon_http_send(struct mon_http *http, const struct mon_http_request *request
 #if LIBCURL_VERSION_NUM >= 0x075700
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* never wait for a resolver that hangs */
 #endif
+    if (http->ca_file != NULL) {
+        curl_easy_setopt(easy, CURLOPT_CAINFO, http->ca_file);
+    }
+    if (http->cert_file != NULL) {
+        curl_easy_setopt(easy, CURLOPT_SSLCERT, http->cert_file);
+        curl_easy_setopt(easy, CURLOPT_SSLKEY, http->key_file != NULL ? http->key_file : http->cert_file);
+    }
+    if (http->unverified) {
+        curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
+        curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
+    }
     if (mon_http_is_loopback(request->url)) {
         curl_easy_setopt(easy, CURLOPT_PROXY, "");
     }
@@ -231,6 +258,9 @@ void mon_http_free(struct mon_http *http) {
     if (http->multi != NULL) {
         curl_multi_cleanup(http->multi);
     }
+    free(http->ca_file);
+    free(http->cert_file);
+    free(http->key_file);
     free(http);
 }
 

@@ -8,10 +8,10 @@
 struct mon_http;
 
 struct mon_http_request {
-    const char *method; /* POST or PUT */
+    const char *method;
     const char *url;
     const char *const *headers; /* up to a NULL */
-    const char *body;
+    const char *body; /* NULL: none */
     size_t len;
     bool compress;        /* gzip it when that makes it smaller */
     const char *user;     /* `name:password` for basic authentication, or for the signature; may be NULL */
@@ -26,7 +26,8 @@ struct mon_http_response {
     char detail[200];
 };
 
-struct mon_http *mon_http_new(void);
+/* `backend` may have a `tls` block: which certificates are trusted, and which one is shown. NULL: the system's. */
+struct mon_http *mon_http_new(const struct mon_backend_settings *backend);
 /* Sends a request and waits for the answer, whose body the caller frees. */
 void mon_http_send(struct mon_http *http, const struct mon_http_request *request, struct mon_http_response *response);
 void mon_http_interrupt(struct mon_http *http);

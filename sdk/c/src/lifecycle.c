@@ -36,6 +36,8 @@ static void in_child(void) {
         inherited = old;
         mon_delivery_forget(old);
         mon_client.delivery = runs ? mon_delivery_new(old->settings, &mon_client.queue) : NULL;
+        mon_crash_uninstall();
+        mon_crash_install();
     }
 }
 

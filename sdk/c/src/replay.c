@@ -25,7 +25,7 @@ static bool pause_for(struct mon_delivery *delivery, double seconds) {
 
 void mon_delivery_send(struct mon_delivery *delivery, struct mon_target *target, const struct mon_batch *batch, int attempts, struct mon_answer *answer) {
     for (int attempt = 0; attempt < attempts; attempt++) {
-        double timeout = delivery->settings->timeout;
+        double timeout = target->timeout;
         if (atomic_load(&delivery->closing)) {
             double rest = delivery->deadline - mon_monotonic();
             rest = rest < 0.05 ? 0.05 : rest;

@@ -1,7 +1,7 @@
 /* Elasticsearch: each event is a document whose id is its `event_id`, made with `op_type=create`, as sinks/elk.py does.
  *
  * A document that is there already (409) counts as delivered, so a batch delivered twice leaves one copy. With a date in the
- * index's name (`monitoring-%Y.%m`) the date is the event's own. The index template is the sidecar's or the operator's to install. */
+ * index's name (`monitoring-%Y.%m`) the date is the event's own. Before the first document the index template is installed, unless it is there or `manage_template` is false. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -9,19 +9,22 @@
 #include "../http.h"
 #include "../json.h"
 #include "../partition.h"
+#include "elk_template.h"
 
 struct elk {
     struct mon_http *http;
+    char *base;
     char *url;
+    bool prepared; /* the index template is there, or none of our business */
     char *index;
     char *user;          /* `name:password`; NULL: none */
     char *authorization; /* of an API key; NULL: none */
-    double timeout;
 };
 
 static void close_elk(void *self) {
     struct elk *elk = self;
     mon_http_free(elk->http);
+    free(elk->base);
     free(elk->url);
     free(elk->index);
     free(elk->user);
@@ -35,6 +38,7 @@ static bool given(const char *text) {
 
 static void *open_elk(const struct mon_settings *settings, const struct mon_backend_settings *backend) {
     struct elk *elk = calloc(1, sizeof *elk);
+    (void)settings;
     if (elk == NULL) {
         return NULL;
     }
@@ -59,10 +63,11 @@ static void *open_elk(const struct mon_settings *settings, const struct mon_back
         (void)mon_buf_string(&user);
         elk->user = user.data;
     }
+    elk->base = strndup(url, len > 0 && url[len - 1] == '/' ? len - 1 : len);
+    elk->prepared = cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(backend->options, "manage_template"));
     elk->index = strdup(given(index) ? index : "monitoring");
-    elk->timeout = mon_option_number(backend, "timeout", settings->timeout);
-    elk->http = mon_http_new();
-    if (elk->url == NULL || elk->index == NULL || elk->http == NULL) {
+    elk->http = mon_http_new(backend);
+    if (elk->base == NULL || elk->url == NULL || elk->index == NULL || elk->http == NULL) {
         close_elk(elk);
         return NULL;
     }
@@ -138,8 +143,53 @@ static void read_results(const struct mon_json *items, size_t sent, struct mon_a
     }
 }
 
+/* One request about the index template; whether it was answered with success. */
+static bool ask(struct elk *elk, const char *method, const char *name, const struct mon_buf *body, double timeout, struct mon_http_response *response) {
+    struct mon_buf url = {0};
+    mon_buf_format(&url, "%s/_index_template/%s", elk->base, name);
+    const char *headers[] = {"Content-Type: application/json", elk->authorization, NULL};
+    struct mon_http_request request = {
+        .method = method,
+        .url = mon_buf_string(&url),
+        .headers = headers,
+        .body = body == NULL ? NULL : body->data,
+        .len = body == NULL ? 0 : body->len,
+        .user = elk->user,
+        .timeout = timeout,
+    };
+    mon_http_send(elk->http, &request, response);
+    mon_buf_free(&url);
+    return response->status >= 200 && response->status < 300;
+}
+
+/* Installs the index template, unless this version of it or a later one is there; false when that is not possible now. */
+static bool prepare(struct elk *elk, double timeout, struct mon_answer *answer) {
+    char name[256];
+    struct mon_buf body = {0};
+    struct mon_http_response response;
+    mon_elk_template(elk->index, name, sizeof name, &body);
+    bool there = ask(elk, "GET", name, NULL, timeout, &response) && response.body.data != NULL &&
+                 mon_elk_template_version(response.body.data, response.body.len) >= MON_ELK_TEMPLATE_VERSION;
+    bool missing = response.status == 404 || (response.status >= 200 && response.status < 300);
+    if (!there && missing) {
+        mon_buf_free(&response.body);
+        there = ask(elk, "PUT", name, &body, timeout, &response);
+    }
+    if (!there) {
+        mon_http_judge(&response, answer);
+        answer->result = answer->result == MON_REFUSED || answer->result == MON_TOO_LARGE ? MON_KEEP : answer->result;
+    }
+    mon_buf_free(&response.body);
+    mon_buf_free(&body);
+    elk->prepared = there;
+    return there;
+}
+
 static void send_to_elk(void *self, const struct mon_batch *batch, double timeout, struct mon_answer *answer) {
     struct elk *elk = self;
+    if (!elk->prepared && !prepare(elk, timeout, answer)) {
+        return;
+    }
     struct mon_buf body = {0};
     size_t sent = 0;
     for (size_t i = 0; i < batch->count; i++) {
@@ -155,7 +205,7 @@ static void send_to_elk(void *self, const struct mon_batch *batch, double timeou
         .body = body.data,
         .len = body.len,
         .user = elk->user,
-        .timeout = elk->timeout < timeout ? elk->timeout : timeout,
+        .timeout = timeout,
     };
     struct mon_http_response response;
     mon_http_send(elk->http, &request, &response);

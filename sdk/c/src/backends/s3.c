@@ -19,7 +19,6 @@ struct s3 {
     char *signature;
     char *token_header; /* of temporary credentials; NULL: none */
     bool gzip;
-    double timeout;
 };
 
 static void close_s3(void *self) {
@@ -52,6 +51,7 @@ static char *text_of(struct mon_buf *text) {
 
 static void *open_s3(const struct mon_settings *settings, const struct mon_backend_settings *backend) {
     struct s3 *s3 = calloc(1, sizeof *s3);
+    (void)settings;
     if (s3 == NULL) {
         return NULL;
     }
@@ -77,10 +77,12 @@ static void *open_s3(const struct mon_settings *settings, const struct mon_backe
         mon_buf_char(&base, '/');
     }
     struct mon_buf credentials = {0};
-    mon_buf_format(&credentials, "%s:%s", mon_option_text(&keys, "access_key_id"), mon_option_text(&keys, "secret_access_key"));
+    const char *key_id = keys.options != NULL ? mon_option_text(&keys, "access_key_id") : getenv("AWS_ACCESS_KEY_ID");
+    const char *secret = keys.options != NULL ? mon_option_text(&keys, "secret_access_key") : getenv("AWS_SECRET_ACCESS_KEY");
+    mon_buf_format(&credentials, "%s:%s", key_id == NULL ? "" : key_id, secret == NULL ? "" : secret);
     struct mon_buf signature = {0};
     mon_buf_format(&signature, "aws:amz:%s:s3", region);
-    const char *token = mon_option_text(&keys, "session_token");
+    const char *token = keys.options != NULL ? mon_option_text(&keys, "session_token") : getenv("AWS_SESSION_TOKEN");
     if (token != NULL && token[0] != '\0') {
         struct mon_buf header = {0};
         mon_buf_format(&header, "x-amz-security-token: %s", token);
@@ -91,8 +93,7 @@ static void *open_s3(const struct mon_settings *settings, const struct mon_backe
     s3->signature = text_of(&signature);
     s3->name = strdup(backend->name);
     s3->gzip = compression == NULL || strcmp(compression, "gzip") == 0;
-    s3->timeout = mon_option_number(backend, "timeout", settings->timeout);
-    s3->http = mon_http_new();
+    s3->http = mon_http_new(backend);
     if (s3->base == NULL || s3->credentials == NULL || s3->signature == NULL || s3->name == NULL || s3->http == NULL) {
         close_s3(s3);
         return NULL;
@@ -154,7 +155,7 @@ static bool put(struct s3 *s3, const struct mon_batch *batch, const struct mon_h
         .len = body->len,
         .user = s3->credentials,
         .signature = s3->signature,
-        .timeout = s3->timeout < timeout ? s3->timeout : timeout,
+        .timeout = timeout,
     };
     struct mon_http_response response;
     mon_http_send(s3->http, &request, &response);

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "../http.h"
+#include "../answers.h"
 #include "../json.h"
 #include "../number.h"
 
@@ -11,7 +11,6 @@ struct sidecar {
     char *url;
     char *authorization; /* NULL: none */
     bool compress;
-    double timeout; /* 0: the caller's */
 };
 
 static void close_sidecar(void *self) {
@@ -50,9 +49,8 @@ static void *open_sidecar(const struct mon_settings *settings, const struct mon_
         (void)mon_buf_string(&header);
         sidecar->authorization = header.data;
     }
-    sidecar->http = mon_http_new();
+    sidecar->http = mon_http_new(NULL);
     sidecar->compress = !mon_http_is_loopback(url);
-    sidecar->timeout = mon_option_number(backend, "timeout", 0);
     if (sidecar->http == NULL || sidecar->url == NULL) {
         close_sidecar(sidecar);
         return NULL;
@@ -108,7 +106,7 @@ static void send_to_sidecar(void *self, const struct mon_batch *batch, double ti
         .body = batch->body.data,
         .len = batch->body.len,
         .compress = sidecar->compress,
-        .timeout = sidecar->timeout > 0 && sidecar->timeout < timeout ? sidecar->timeout : timeout,
+        .timeout = timeout,
     };
     struct mon_http_response response;
     mon_http_send(sidecar->http, &request, &response);

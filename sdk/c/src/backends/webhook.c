@@ -18,7 +18,6 @@ struct webhook {
     char *secret; /* NULL: none */
     char *headers[HEADERS]; /* the program's own */
     size_t header_count;
-    double timeout;
 };
 
 static void close_webhook(void *self) {
@@ -34,14 +33,14 @@ static void close_webhook(void *self) {
 
 static void *open_webhook(const struct mon_settings *settings, const struct mon_backend_settings *backend) {
     struct webhook *webhook = calloc(1, sizeof *webhook);
+    (void)settings;
     if (webhook == NULL) {
         return NULL;
     }
     const char *secret = mon_option_text(backend, "secret");
-    webhook->http = mon_http_new();
+    webhook->http = mon_http_new(backend);
     webhook->url = strdup(mon_option_text(backend, "url"));
     webhook->secret = secret == NULL || secret[0] == '\0' ? NULL : strdup(secret);
-    webhook->timeout = mon_option_number(backend, "timeout", settings->timeout);
     const cJSON *header;
     cJSON_ArrayForEach(header, cJSON_GetObjectItemCaseSensitive(backend->options, "headers")) {
         bool clean = strpbrk(header->string, ":\r\n ") == NULL && strpbrk(header->valuestring, "\r\n") == NULL;
@@ -90,7 +89,7 @@ static void send_to_webhook(void *self, const struct mon_batch *batch, double ti
         .headers = headers,
         .body = batch->body.data,
         .len = batch->body.len,
-        .timeout = webhook->timeout < timeout ? webhook->timeout : timeout,
+        .timeout = timeout,
     };
     struct mon_http_response response;
     mon_http_send(webhook->http, &request, &response);

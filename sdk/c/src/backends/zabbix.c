@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "../backend.h"
+#include "../answers.h"
 #include "../ids.h"
 #include "../json.h"
 #include "../partition.h"
@@ -24,7 +24,6 @@ struct zabbix {
     char *address;
     char *port;
     char *host;
-    double timeout;
     atomic_bool interrupted;
     atomic_int fd; /* -1: no connection */
 };
@@ -39,6 +38,7 @@ static void close_zabbix(void *self) {
 
 static void *open_zabbix(const struct mon_settings *settings, const struct mon_backend_settings *backend) {
     struct zabbix *zabbix = calloc(1, sizeof *zabbix);
+    (void)settings;
     if (zabbix == NULL) {
         return NULL;
     }
@@ -51,7 +51,6 @@ static void *open_zabbix(const struct mon_settings *settings, const struct mon_b
     zabbix->address = strndup(start + (bracketed ? 1 : 0), len - (bracketed ? 1 : 0));
     zabbix->port = *after == ':' ? strndup(after + 1, strspn(after + 1, "0123456789")) : strdup("10051");
     zabbix->host = strdup(mon_option_text(backend, "host"));
-    zabbix->timeout = mon_option_number(backend, "timeout", settings->timeout);
     atomic_init(&zabbix->fd, -1);
     if (zabbix->address == NULL || zabbix->port == NULL || zabbix->host == NULL) {
         close_zabbix(zabbix);
@@ -210,7 +209,7 @@ static size_t add_line(struct mon_buf *data, const char *line, size_t len, const
 
 static void send_to_zabbix(void *self, const struct mon_batch *batch, double timeout, struct mon_answer *answer) {
     struct zabbix *zabbix = self;
-    double deadline = mon_monotonic() + (zabbix->timeout < timeout ? zabbix->timeout : timeout);
+    double deadline = mon_monotonic() + timeout;
     struct mon_buf data = {0};
     size_t count = 0;
     size_t taken = 0;

@@ -2,6 +2,8 @@
 #ifndef MON_ZABBIX_VALUES_H
 #define MON_ZABBIX_VALUES_H
 
+#include <stdint.h>
+
 #include "../json.h"
 
 /* Adds the event's values to a request's `data`, each a JSON object with a comma after it; how many. */
