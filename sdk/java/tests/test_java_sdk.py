@@ -151,8 +151,8 @@ def _of(sidecar: RunningSidecar, count: int) -> list[dict[str, object]] | None:
 def test_recipe_service_reports_another_story(artefact: Path, sidecar: RunningSidecar, tmp_path: Path) -> None:
     command = ["java", "-cp", class_path(artefact), EXAMPLES / "RecipeService.java", "4"]
     said = run(command, cwd=tmp_path, env=environment(sidecar, tmp_path))
-    assert said.strip() == "emitted 47, sent 47, on disk 0"
-    events = wait_until(lambda: _of(sidecar, 47), seconds=60, what="47 events")
+    assert said.strip() == "emitted 48, sent 48, on disk 0"
+    events = wait_until(lambda: _of(sidecar, 48), seconds=60, what="48 events")
     kinds = [(event["name"], event["kind"]) for event in events]
     assert kinds.count(("step", "start")) == 11
     assert kinds.count(("step", "error")) == kinds.count(("wafer", "error")) == 1
