@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 RUN := .venv/bin
 
-.PHONY: help setup demo test test-full lint format conformance bench docs lock clean sdk-java
+.PHONY: help setup demo test test-full lint format conformance bench docs lock clean sdk-java sdk-c
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ format: setup ## Format the code
 
 conformance: setup ## Run the conformance suite in every language and write its matrix into the docs
 	@$(RUN)/python -m pytest sdk/conformance -n 4 --conformance-matrix
+
+sdk-c: ## Build and test the C SDK, and pack it into build/sdk/; as root it installs what that needs
+	@scripts/sdk-c.sh
 
 sdk-java: ## Build the Java SDK (jar, sources, javadoc, TCK) into build/sdk/java; needs a JDK 17 and Maven
 	@scripts/sdk-java.sh

@@ -50,7 +50,7 @@ static bool hide(const char *text, struct mon_buf *out, struct hidden *hidden) {
         mon_buf_format(out, "\xEE\x80\x80%zu\xEE\x80\x81", hidden->count++);
         text += len;
     }
-    return !out->failed;
+    return mon_buf_string(out) != NULL && !out->failed; /* libyaml wants a text, even of none */
 }
 
 static char *show(const char *text, size_t len, const struct hidden *hidden) {

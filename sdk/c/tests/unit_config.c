@@ -142,6 +142,10 @@ static void a_file_that_is_none_is_taken(void) {
         mon_config_free(config);
     }
     mon_config *config = mon_config_new();
+    mon_config_file(config, written(folder, "empty.yaml", ""));
+    CHECK(mon_settings_load(config) == NULL && has_problem("sdk", "required but missing"));
+    mon_config_free(config);
+    config = mon_config_new();
     mon_config_file(config, "/nowhere/at/all.yaml");
     CHECK(mon_settings_load(config) == NULL && has_problem("", "there is no such file"));
     mon_config_free(config);

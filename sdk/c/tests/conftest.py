@@ -1,0 +1,102 @@
+"""Builds of the C SDK, each made once on a machine, and the harness to speak to."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.services.apt import ensure_packages
+
+ROOT = Path(__file__).parents[3]
+NEEDED = ("libcurl4-openssl-dev", "libcjson-dev", "libyaml-dev", "zlib1g-dev", "cmake", "pkg-config", "g++")
+OPTIONS = {
+    "release": (),
+    "sanitize": ("-DMON_SANITIZE=ON",),
+    "fuzz": ("-DMON_SANITIZE=ON", "-DMON_FUZZ=ON", "-DMON_TESTS=OFF", "-DMON_HARNESS=OFF", "-DCMAKE_C_COMPILER=clang-14"),
+}
+
+Harness = Callable[..., "Speaker"]
+
+
+@pytest.fixture(scope="session")
+def build() -> Callable[[str], Path]:
+    """The folder of a build: `release`, `sanitize` or `fuzz`."""
+
+    def make(name: str) -> Path:
+        ensure_packages(*NEEDED)
+        if name == "fuzz":
+            ensure_packages("clang-14", "libclang-rt-14-dev")
+        command = [str(ROOT / "scripts" / "sdk-c.sh"), "--build", name, *OPTIONS[name]]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1500)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return Path(done.stdout.strip())
+
+    return make
+
+
+class Speaker:
+    """A harness that is told what to do; see sdk/conformance/HARNESS.md."""
+
+    def __init__(self, command: list[str], cwd: Path, env: Mapping[str, str]) -> None:
+        self.log = cwd / "harness.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=cwd, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+        assert json.loads(self._line())["language"] == "c"
+
+    def do(self, what: str, **arguments: Any) -> dict[str, Any]:
+        """Give a command; its answer."""
+        self._send(what, arguments)
+        answer: dict[str, Any] = json.loads(self._line())
+        return answer
+
+    def end(self, what: str | None = None, **arguments: Any) -> int:
+        """End it, by a command that it does not survive or by the end of its input; its exit status."""
+        if what is not None:
+            self._send(what, arguments)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        status = self.process.wait(120)
+        self.process.stdout.close()
+        return status
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(30)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None and not pipe.closed:
+                pipe.close()
+
+    def _send(self, what: str, arguments: Mapping[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"do": what, **arguments}).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def _line(self) -> bytes:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"the harness ended: {self.log.read_text(errors='replace')[-3000:]}"
+        return line
+
+
+@pytest.fixture
+def harness(build: Callable[[str], Path], tmp_path: Path) -> Iterator[Harness]:
+    """Start a harness: of which build, and under which command."""
+    speakers: list[Speaker] = []
+
+    def start(name: str = "release", under: tuple[str, ...] = (), env: Mapping[str, str] | None = None) -> Speaker:
+        program = build(name) / "harness" / "monitoring-harness"
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("MONITORING_")}
+        speakers.append(Speaker([*under, str(program)], tmp_path, {**kept, **(env or {})}))
+        return speakers[-1]
+
+    yield start
+    for speaker in speakers:
+        speaker.close()
