@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 import select
 import socket
 import subprocess
@@ -33,6 +34,8 @@ class Plan:
     expect: int
     rate: float | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    numbered_at: int | None = None
+    """Where in each body 12 hexadecimal digits give way to the request's number, so that none is sent twice."""
 
 
 @dataclass
@@ -80,15 +83,20 @@ class _Generator:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         extra = "".join(f"{name}: {value}\r\n" for name, value in plan.headers.items())
+        bodies = [base64.b64decode(body) for body in plan.bodies]
         self.requests = [
             (
                 f"POST {plan.path} HTTP/1.1\r\nHost: {plan.host}:{plan.port}\r\nContent-Type: {plan.content_type}\r\n{extra}"
                 f"Content-Length: {len(body)}\r\n\r\n"
             ).encode()
             + body
-            for body in map(base64.b64decode, plan.bodies)
+            for body in bodies
         ]
-        self.sent = 0
+        self.number_at = [
+            None if plan.numbered_at is None else len(request) - len(body) + plan.numbered_at
+            for request, body in zip(self.requests, bodies, strict=True)
+        ]
+        self.sent = secrets.randbits(40)
         self.latencies: list[float] = []
         self.unexpected: dict[str, int] = {}
         self.poll = select.epoll()
@@ -123,7 +131,10 @@ class _Generator:
 
     def begin(self, connection: _Connection, due: float) -> None:
         connection.due = due
-        connection.unsent = memoryview(self.requests[self.sent % len(self.requests)])
+        request, place = self.requests[self.sent % len(self.requests)], self.number_at[self.sent % len(self.requests)]
+        if place is not None:
+            request = b"%b%012x%b" % (request[:place], self.sent, request[place + 12 :])
+        connection.unsent = memoryview(request)
         connection.received = b""
         self.sent += 1
         self.busy[connection.socket.fileno()] = connection

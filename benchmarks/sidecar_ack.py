@@ -71,7 +71,8 @@ def plan(
     port: int, path: str, content_type: str, bodies: list[bytes], expect: int, seconds: float, rate: float | None = None
 ) -> Plan:
     encoded = [base64.b64encode(body).decode() for body in bodies]
-    return Plan("127.0.0.1", port, path, content_type, encoded, CONNECTIONS, seconds, expect, rate)
+    numbered_at = len('{"event_id":"') + 24 if bodies[0].startswith(b'{"event_id":"') else None
+    return Plan("127.0.0.1", port, path, content_type, encoded, CONNECTIONS, seconds, expect, rate, numbered_at=numbered_at)
 
 
 @contextmanager

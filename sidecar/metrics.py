@@ -40,6 +40,9 @@ class Metrics:
             registry=self.registry,
         )
         self.accepted = self._counter("sidecar_accepted_events", "Events acknowledged: durable on disk")
+        self.repeated = self._counter(
+            "sidecar_repeated_events", "Events of batches acknowledged again, which stand in the log already"
+        )
         self.rejected = self._counter(
             "sidecar_rejected_events", "Events that break the contract, answered and put into quarantine"
         )

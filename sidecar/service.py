@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -15,6 +15,7 @@ from sidecar.app import SidecarApp
 from sidecar.config import SidecarSettings
 from sidecar.intake import Intake
 from sidecar.metrics import Metrics
+from sidecar.repeats import Repeats, newest_records
 from sidecar.router import Router
 from sidecar.spool.errors import SpoolBusy, SpoolUnavailable
 from sidecar.spool.log import SpoolConfig, SpoolLog
@@ -38,8 +39,9 @@ class Sidecar:
         self._started_at = datetime.now(UTC)
         self._metrics = Metrics()
         self._quarantine = Quarantine(settings.spool.dir)
+        self._repeats = _before(log, self._metrics)
         self._intake = Intake(
-            log,
+            self._repeats,
             self._quarantine,
             self._metrics,
             body_timeout=settings.body_timeout,
@@ -185,7 +187,9 @@ class Sidecar:
 
     def _start_adoption(self) -> None:
         if self.settings.adopt:
-            adoption = Adoption(self.settings.adopt, self._log, self._quarantine, self._metrics, grace=self.settings.adopt_grace)
+            adoption = Adoption(
+                self.settings.adopt, self._repeats, self._quarantine, self._metrics, grace=self.settings.adopt_grace
+            )
             self._adoption = asyncio.create_task(adoption.run(), name="adoption")
 
     async def _stop_adoption(self) -> None:
@@ -197,3 +201,13 @@ class Sidecar:
 
 def _readers(settings: SidecarSettings) -> tuple[str, ...]:
     return (*(backend.name for backend in settings.backends), *settings.readers)
+
+
+def _before(log: SpoolLog, metrics: Metrics) -> Repeats:
+    """What keeps repeated batches out of the log; without what stands in it when that can't be read now."""
+    count: Callable[[int], None] = metrics.repeated.inc
+    try:
+        return Repeats(log, newest_records(log.reader()), count)
+    except OSError as error:
+        logger.warning("batches stored before this start are not recognised when they come again", extra={"error": str(error)})
+        return Repeats(log, (), count)

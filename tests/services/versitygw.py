@@ -38,11 +38,11 @@ class VersityGw(Service):
         }
 
     def start(self) -> Self:
-        """Start it on an empty folder."""
+        """Start it; after `kill` with what was there."""
         program = go_binary("versitygw", "github.com/versity/versitygw/cmd/versitygw", "v1.8.0")
-        self.buckets.mkdir()
+        self.buckets.mkdir(exist_ok=True)
         sidecars = self.folder / "metadata"
-        sidecars.mkdir()
+        sidecars.mkdir(exist_ok=True)
         self.spawn(
             [program, "--port", f"127.0.0.1:{self.port}", *self._options, "posix", "--sidecar", sidecars, self.buckets],
             ready=lambda: port_open(self.port),

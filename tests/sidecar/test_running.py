@@ -245,10 +245,10 @@ def test_full_spool_acknowledges_or_never_recovers(new_sidecar: NewSidecar, gate
     gateway.fault = lambda _: (503, {"Retry-After": "0"}, b"{}")
     spool = {"dir": "./spool", "max_bytes": "2MiB", "segment_bytes": "128KiB", "high_water": 0.5}
     sidecar = new_sidecar(spool=spool, backends=[managed_backend(gateway.url, probe_interval="100ms")]).start()
-    body = ndjson(events(200, message="x" * 300))
     headers = {"Content-Type": "application/x-ndjson"}
     accepted = 0
     for _ in range(60):
+        body = ndjson(events(200, message="x" * 300))
         answer = sidecar.post(body, headers=headers)
         if answer.status_code != 202:
             break
