@@ -140,6 +140,7 @@ MON_API mon_status mon_close(void);
  * What a setter below refuses is remembered: mon_emit() then refuses the event with the first mistake. So the status of a setter
  * need not be looked at.
  *
+ * @param kind what kind of report it is.
  * @param name the operation, metric, logger or state machine; 1 to 256 characters.
  * @return NULL when there is no memory, which every call below takes.
  */
@@ -225,6 +226,7 @@ MON_API void mon_metadata_free(mon_metadata *metadata);
  * Begin a run inside the one that the thread is in, and report its start. Every event of this thread until its end carries its
  * ids and entities.
  *
+ * @param name the operation; 1 to 256 characters.
  * @param metadata may be NULL, and stays the caller's.
  * @return NULL on misuse (see mon_error_message()), which every call below takes.
  */

@@ -18,11 +18,13 @@
 
 #include "monitoring.h"
 
+/** The C++ face of the SDK. */
 namespace monitoring {
 
 /** Misuse: what a call of the C interface refused. */
 class Error : public std::runtime_error {
 public:
+    /** From the thread's last error. */
     explicit Error(mon_status status) : std::runtime_error(mon_error_message()), status_(status), path_(mon_error_path()) {}
     /** Which kind of misuse. */
     mon_status status() const noexcept { return status_; }
@@ -56,24 +58,36 @@ inline void initialize(const std::string &document = "") {
 /** An event that is put together and emitted once. */
 class Event {
 public:
+    /** As mon_event_new(). */
     Event(mon_kind kind, const std::string &name) : event_(mon_event_new(kind, name.c_str())) {}
+    /** The other is empty then. */
     Event(Event &&other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
     Event(const Event &) = delete;
     Event &operator=(const Event &) = delete;
     Event &operator=(Event &&) = delete;
     ~Event() { mon_event_free(event_); }
 
+    /** As mon_event_message(). */
     Event &message(const std::string &text) { return after(mon_event_message_n(event_, text.data(), text.size())); }
+    /** As mon_event_severity(). */
     Event &severity(mon_severity severity) { return after(mon_event_severity(event_, severity)); }
+    /** As mon_event_entity(). */
     Event &entity(const std::string &key, const std::string &value) { return after(mon_event_entity(event_, key.c_str(), value.c_str())); }
+    /** As mon_event_metric(). */
     Event &metric(const std::string &key, double value) { return after(mon_event_metric(event_, key.c_str(), value)); }
+    /** As mon_event_state(). */
     Event &state(const std::string &from, const std::string &to) { return after(mon_event_state(event_, from.c_str(), to.c_str())); }
+    /** As mon_event_text(). */
     Event &attribute(const std::string &key, const std::string &value) {
         return after(mon_event_text_n(event_, key.c_str(), value.data(), value.size()));
     }
+    /** As mon_event_text(). */
     Event &attribute(const std::string &key, const char *value) { return after(mon_event_text(event_, key.c_str(), value)); }
+    /** As mon_event_number(). */
     Event &attribute(const std::string &key, double value) { return after(mon_event_number(event_, key.c_str(), value)); }
+    /** As mon_event_integer(). */
     Event &attribute(const std::string &key, int value) { return after(mon_event_integer(event_, key.c_str(), value)); }
+    /** As mon_event_boolean(). */
     Event &attribute(const std::string &key, bool value) { return after(mon_event_boolean(event_, key.c_str(), value)); }
     /** Any JSON. */
     Event &json(const std::string &key, const std::string &text) { return after(mon_event_json(event_, key.c_str(), text.data(), text.size())); }

@@ -6,7 +6,7 @@
 #include "log.h"
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static struct mon_delivery *inherited; /* what a forked child got from its parent: never used, never freed */
+static struct mon_delivery *volatile inherited; /* what a forked child got from its parent: never used, never freed */
 
 static void at_exit(void) {
     mon_client_close();

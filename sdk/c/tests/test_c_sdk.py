@@ -32,13 +32,12 @@ Build = Callable[[str], Path]
 SDK = ROOT / "sdk" / "c"
 EXAMPLES = ROOT / "examples" / "c"
 VALGRIND = (
-    "valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite", "--show-leak-kinds=definite",
+    "valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite",
+    "--show-leak-kinds=definite",
 )  # fmt: skip
 SANITIZERS = {
     "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=98",
     "UBSAN_OPTIONS": "print_stacktrace=1",
-    # What a forked child inherited from its parent's threads can't be freed by anybody.
-    "LSAN_OPTIONS": f"suppressions={SDK / 'tests' / 'lsan.supp'}:print_suppressions=0",
 }
 
 
@@ -92,7 +91,7 @@ def test_a_unit_does_what_c_leaves_undefined(build: Build, tmp_path: Path) -> No
 
 def test_a_unit_reads_memory_that_nobody_wrote(build: Build, tmp_path: Path) -> None:
     ensure_packages("valgrind")
-    run([*VALGRIND, build("release") / "tests" / "unit"], tmp_path, {"UNIT_QUICK": "1"})
+    run([*VALGRIND, build("release") / "tests" / "unit"], tmp_path)
 
 
 # ------------------------------------------------------------------------------------------- the whole SDK under watching eyes
@@ -154,8 +153,7 @@ def test_the_sdk_does_what_c_leaves_undefined(harness: Harness, sidecar: Running
 
 def test_the_sdk_leaks_or_reads_what_nobody_wrote(harness: Harness, sidecar: RunningSidecar, tmp_path: Path) -> None:
     ensure_packages("valgrind")
-    under = (*VALGRIND, f"--suppressions={SDK / 'tests' / 'valgrind.supp'}")
-    check_everything(harness(under=under), sidecar, tmp_path)
+    check_everything(harness(under=VALGRIND), sidecar, tmp_path)
 
 
 @pytest.mark.parametrize("how", ["abort", "exit", "exception"])
@@ -192,7 +190,7 @@ def test_what_a_crashed_process_left_is_never_sent(harness: Harness, sidecar: Ru
 def fuzz(build: Build, tmp_path: Path, runs: int) -> None:
     corpus = tmp_path / "corpus"
     corpus.mkdir()
-    for place, vector in enumerate((ROOT / "contract" / "vectors" / "valid.jsonl").read_text().splitlines()):
+    for place, vector in enumerate((ROOT / "contract" / "vectors" / "valid.jsonl").read_bytes().splitlines()):
         (corpus / f"event-{place}").write_text("\x02" + json.dumps(json.loads(vector)["event"]))
     (corpus / "config").write_text(
         '\x01{"sdk":{"mode":"direct","app":{"name":"a","site_id":"b"},"direct_backends":[{"type":"s3"}]}}'
@@ -241,7 +239,8 @@ def test_the_index_template_is_not_that_of_the_sink() -> None:
 def test_the_interface_is_not_documented(tmp_path: Path) -> None:
     ensure_packages("doxygen")
     config = (SDK / "Doxyfile").read_text() + f"OUTPUT_DIRECTORY={tmp_path}\n"
-    run(["doxygen", tmp_path / "Doxyfile"] if (tmp_path / "Doxyfile").write_text(config) else [], SDK)
+    (tmp_path / "Doxyfile").write_text(config)
+    run(["doxygen", tmp_path / "Doxyfile"], SDK)
     assert "mon_context_begin" in "".join(page.read_text() for page in (tmp_path / "html").glob("monitoring_8h*.html"))
 
 
@@ -333,8 +332,8 @@ def test_a_webhook_gets_a_signature_that_is_none(harness: Harness, tmp_path: Pat
         assert answer["flushed"]
         assert answer["backends"]["webhook"]["delivered"] == 3
         asked = server.asked[0]
-    signed = asked.headers["X-TrackMate-Timestamp"].encode() + b"." + asked.sent
-    assert asked.headers["X-TrackMate-Signature"] == "v1=" + hmac.new(b"s3cret", signed, hashlib.sha256).hexdigest()
+    signed = asked.headers["X-Trackmate-Timestamp"].encode() + b"." + asked.sent
+    assert asked.headers["X-Trackmate-Signature"] == "v1=" + hmac.new(b"s3cret", signed, hashlib.sha256).hexdigest()
     assert asked.headers["X-Site"] == "fab1"
     assert asked.headers["Idempotency-Key"]
     assert "s3cret" not in speaker.log.read_text()

@@ -91,6 +91,8 @@ static void the_claim_of_a_dead_process_stays_for_ever(void) {
         char path[256];
         snprintf(path, sizeof path, "%s/%s.%ld.%020d.jsonl.tmp", folder, emitter, (long)getpid(), 2);
         FILE *torn = fopen(path, "w");
+        mon_batch_free(batch);
+        mon_names_free(&names);
         done = done && torn != NULL && fputs("{\"whole\":1}\n{\"torn", torn) >= 0 && fclose(torn) == 0;
         _exit(done ? 0 : 1);
     }
