@@ -23,6 +23,9 @@ void mon_client_prepare(void);
 /* Emits an event of a run (NULL: of none), which is the SDK's from then on. `id` may be NULL. */
 mon_status mon_client_emit(struct mon_event *event, const struct mon_context *context, char *id);
 
+/* Notes that `call` needs a running SDK, and that there is none. */
+mon_status mon_client_not_running(const char *call);
+
 /* Closes what runs, if anything. */
 void mon_client_close(void);
 

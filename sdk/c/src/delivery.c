@@ -13,12 +13,7 @@
 #include "number.h"
 #include "text.h"
 
-static const double INTERRUPT_GRACE = 0.4; /* how long an interrupted sender has before `close` does its work */
 static const double POLL = 0.02;
-
-static struct timespec at(double monotonic) {
-    return (struct timespec){.tv_sec = (time_t)monotonic, .tv_nsec = (long)((monotonic - (double)(time_t)monotonic) * 1e9)};
-}
 
 /* -------------------------------------------------------------------------------------------------------------- made and freed */
 
@@ -356,7 +351,7 @@ static void *run_sender(void *data) {
             more |= delivery->targets[i].has_more;
         }
         pthread_mutex_lock(&delivery->lock);
-        struct timespec until = at(due);
+        struct timespec until = mon_moment(due);
         while (!more && !atomic_load(&delivery->signalled) && !atomic_load(&delivery->closing) && mon_monotonic() < due) {
             pthread_cond_timedwait(&delivery->wake, &delivery->lock, &until);
         }
@@ -451,101 +446,12 @@ bool mon_delivery_flush(struct mon_delivery *delivery, double timeout) {
         pthread_mutex_lock(&queue->lock);
         if (!mon_queue_done(queue, mark)) {
             double until = mon_monotonic() + POLL;
-            struct timespec moment = at(until < deadline ? until : deadline);
+            struct timespec moment = mon_moment(until < deadline ? until : deadline);
             queue->waiters++;
             pthread_cond_timedwait(&queue->change, &queue->lock, &moment);
             queue->waiters--;
         }
         pthread_mutex_unlock(&queue->lock);
-    }
-}
-
-/* Waits for a thread to end until a moment, and joins it; whether it ended. */
-static bool joined(struct mon_delivery *delivery, const bool *started, const bool *ended, const pthread_t *thread, double until) {
-    struct timespec moment = at(until);
-    pthread_mutex_lock(&delivery->lock);
-    bool running = *started;
-    int error = 0;
-    while (running && !*ended && error != ETIMEDOUT) {
-        error = pthread_cond_timedwait(&delivery->ended, &delivery->lock, &moment);
-    }
-    bool done = !running || *ended;
-    pthread_mutex_unlock(&delivery->lock);
-    if (running && done) {
-        pthread_join(*thread, NULL);
-    }
-    return done;
-}
-
-/* Settles what a thread that did not end in time has in hand, and puts it on disk. */
-static void rescue(struct mon_delivery *delivery) {
-    for (;;) {
-        pthread_mutex_lock(&delivery->queue->lock);
-        struct mon_batch *batch = delivery->queue->hand;
-        if (batch != NULL) {
-            batch->borrowed = true;
-        }
-        pthread_mutex_unlock(&delivery->queue->lock);
-        if (batch == NULL) {
-            return;
-        }
-        mon_put_away(delivery, batch, NULL, true);
-        (void)mon_settle(delivery, batch);
-        pthread_mutex_lock(&delivery->queue->lock);
-        batch->borrowed = false;
-        bool orphaned = batch->abandoned;
-        pthread_mutex_unlock(&delivery->queue->lock);
-        if (orphaned) {
-            mon_batch_free(batch);
-        }
-    }
-}
-
-void mon_delivery_close(struct mon_delivery *delivery, double grace) {
-    pthread_mutex_lock(&delivery->lock);
-    delivery->deadline = mon_monotonic() + grace;
-    atomic_store(&delivery->closing, true);
-    pthread_cond_broadcast(&delivery->wake);
-    pthread_mutex_unlock(&delivery->lock);
-    pthread_mutex_lock(&delivery->queue->lock);
-    pthread_cond_broadcast(&delivery->queue->change);
-    pthread_mutex_unlock(&delivery->queue->lock);
-    bool ended = joined(delivery, &delivery->sender_started, &delivery->sender_ended, &delivery->sender, delivery->deadline);
-    if (!ended) {
-        for (size_t i = 0; i < delivery->target_count; i++) {
-            if (delivery->targets[i].type->interrupt != NULL) {
-                delivery->targets[i].type->interrupt(delivery->targets[i].self);
-            }
-        }
-        ended = joined(delivery, &delivery->sender_started, &delivery->sender_ended, &delivery->sender, mon_monotonic() + INTERRUPT_GRACE);
-        if (!ended) {
-            pthread_detach(delivery->sender);
-        }
-    }
-    if (!joined(delivery, &delivery->spiller_started, &delivery->spiller_ended, &delivery->spiller, mon_monotonic() + INTERRUPT_GRACE)) {
-        pthread_detach(delivery->spiller);
-    }
-    mon_put_away_queue(delivery);
-    rescue(delivery);
-    pthread_mutex_lock(&delivery->queue->lock);
-    atomic_store(&delivery->over, true);
-    pthread_mutex_unlock(&delivery->queue->lock);
-    if (ended) {
-        for (size_t i = 0; i < delivery->target_count; i++) {
-            if (delivery->targets[i].spool != NULL) {
-                mon_spool_close(delivery->targets[i].spool);
-            }
-        }
-    }
-}
-
-void mon_delivery_forget(struct mon_delivery *delivery) {
-    for (size_t i = 0; i < delivery->target_count; i++) {
-        struct mon_target *target = &delivery->targets[i];
-        target->type->forget(target->self);
-        if (target->spool != NULL) {
-            mon_spool_forget(target->spool);
-        }
     }
 }
 

@@ -77,3 +77,7 @@ double mon_monotonic(void) {
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
+
+struct timespec mon_moment(double monotonic) {
+    return (struct timespec){.tv_sec = (time_t)monotonic, .tv_nsec = (long)((monotonic - (double)(time_t)monotonic) * 1e9)};
+}

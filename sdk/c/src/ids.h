@@ -3,6 +3,7 @@
 #define MON_IDS_H
 
 #include <stdint.h>
+#include <time.h>
 
 #include "monitoring.h"
 
@@ -26,5 +27,8 @@ uint64_t mon_now_micros(void);
 
 /* Seconds of a clock that never goes back. */
 double mon_monotonic(void);
+
+/* A moment of that clock as the system wants it. */
+struct timespec mon_moment(double monotonic);
 
 #endif

@@ -14,7 +14,7 @@ enum { FILES_AT_ONCE = 20 };
 /* Sleeps; false when the SDK is closing. */
 static bool pause_for(struct mon_delivery *delivery, double seconds) {
     double until = mon_monotonic() + seconds;
-    struct timespec moment = {.tv_sec = (time_t)until, .tv_nsec = (long)((until - (double)(time_t)until) * 1e9)};
+    struct timespec moment = mon_moment(until);
     pthread_mutex_lock(&delivery->lock);
     while (!atomic_load(&delivery->closing) && mon_monotonic() < until) {
         pthread_cond_timedwait(&delivery->wake, &delivery->lock, &moment);

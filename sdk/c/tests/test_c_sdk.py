@@ -204,7 +204,7 @@ def fuzz(build: Build, tmp_path: Path, runs: int) -> None:
 
 
 def test_a_parser_falls_over_strange_bytes(build: Build, tmp_path: Path) -> None:
-    fuzz(build, tmp_path, 100_000)
+    fuzz(build, tmp_path, 40_000)
 
 
 @pytest.mark.full
