@@ -39,28 +39,29 @@ class Language:
 
 _NO_ZABBIX = "the design asks for no Zabbix backend in this language; use the sidecar's"
 
-LANGUAGES = tuple(
-    language
-    for language in (
-        Language("python", "Python"),
-        Language("c", "C"),
-        Language("java", "Java", {"fork": "the JVM has no fork"}),
-        Language("perl", "Perl", {"threads": _NO_WORKER, "background": _NO_WORKER, "backend:zabbix": _NO_ZABBIX}),
-        Language(
-            "r",
-            "R",
-            {
-                "threads": _NO_WORKER,
-                "background": _NO_WORKER,
-                "fork": "R forks only inside its parallel package, whose workers the R tests cover",
-                "int64": "numbers are doubles",
-                "bytes": "strings that come from JSON are valid UTF-8; the R tests cover others",
-                "backend:zabbix": _NO_ZABBIX,
-            },
-        ),
-    )
-    if language.program.exists()
+LANGUAGES = (
+    Language("python", "Python"),
+    Language("c", "C"),
+    Language("java", "Java", {"fork": "the JVM has no fork"}),
+    Language("perl", "Perl", {"threads": _NO_WORKER, "background": _NO_WORKER, "backend:zabbix": _NO_ZABBIX}),
+    Language(
+        "r",
+        "R",
+        {
+            "threads": _NO_WORKER,
+            "background": _NO_WORKER,
+            "fork": "R forks only inside its parallel package, whose workers the R tests cover",
+            "int64": "numbers are doubles",
+            "bytes": "strings that come from JSON are valid UTF-8; the R tests cover others",
+            "backend:zabbix": _NO_ZABBIX,
+        },
+    ),
 )
+
+
+def language_named(name: str) -> Language:
+    """The language of this name. Raises StopIteration for another."""
+    return next(language for language in LANGUAGES if language.name == name)
 
 
 @cache
