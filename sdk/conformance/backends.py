@@ -15,6 +15,7 @@ from sdk.conformance.misbehaving import MisbehavingSidecar
 from tests.services.elasticsearch import Elasticsearch
 from tests.services.proxy import Proxy
 from tests.services.versitygw import VersityGw
+from tests.services.zabbix import Zabbix
 
 
 class Target(Protocol):
@@ -166,6 +167,42 @@ class ElkTarget:
         self._proxy.__exit__()
 
 
+class ZabbixTarget:
+    """A host on a real Zabbix server with the one item that the case sends values to; read back are the item's values."""
+
+    KEY = "trackmate.metric[fab1,etcher,chuck,t,]"
+    FLOAT = 0
+
+    def __init__(self, server: Zabbix) -> None:
+        self._server = server
+        self._host = server.fresh_name()
+        server.make_host(self._host)
+        server.make_item(self._host, self.KEY, self.FLOAT)
+        self._proxy = Proxy(server.port)
+        self._proxy.__enter__()
+        self.config: dict[str, Any] = {"url": f"http://127.0.0.1:{self._proxy.port}", "host": self._host}
+
+    def read_back(self) -> list[dict[str, Any]]:
+        self._server.flush()
+        return [
+            {"event_id": f"{value['clock']}.{value['ns']}", "value": float(value["value"])}
+            for key, value in self._server.history(self._host)
+            if key == self.KEY
+        ]
+
+    def as_stored(self, event: dict[str, Any]) -> dict[str, Any]:
+        return {"value": event["metrics"]["t"]} if "metrics" in event else {}
+
+    def stop(self) -> None:
+        self._proxy.deaf()
+
+    def start(self) -> None:
+        self._proxy.hear()
+
+    def close(self) -> None:
+        self._proxy.__exit__()
+
+
 class Services:
     """The servers behind the targets; `versitygw` and the like give the session's server when it is first needed."""
 
@@ -181,6 +218,8 @@ class Services:
                 return WebhookTarget(folder)
             case "s3":
                 return S3Target(self._server("versitygw"))
+            case "zabbix":
+                return ZabbixTarget(self._server("zabbix"))
             case "elk":
                 return ElkTarget(self._server("elasticsearch"))
         message = f"the suite has no server for '{kind}'"
