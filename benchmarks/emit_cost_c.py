@@ -49,8 +49,9 @@ def compiled(folder: Path) -> Path:
         [ROOT / "scripts" / "sdk-c.sh", "--build", "release"], check=True, stdout=subprocess.PIPE, text=True
     ).stdout.strip()
     program = folder / "emit_cost_c"
-    command = ["cc", "-O2", "-I", ROOT / "sdk/c/include", Path(__file__).with_suffix(".c"), "-L", build, "-lmonitoring"]
-    subprocess.run([*command, "-lcjson", "-lpthread", f"-Wl,-rpath,{build}", "-o", program], check=True)
+    source = str(Path(__file__).with_suffix(".c"))
+    command = ["cc", "-O2", "-I", str(ROOT / "sdk/c/include"), source, "-L", build, "-lmonitoring"]
+    subprocess.run([*command, "-lcjson", "-lpthread", f"-Wl,-rpath,{build}", "-o", str(program)], check=True)
     return program
 
 
@@ -70,7 +71,7 @@ def main() -> None:
         program = compiled(folder)
         for case, url in (("up", f"http://127.0.0.1:{here.recv()}"), ("down", NOBODY)):
             events = arguments.events if case == "up" else 0
-            command = [program, url, folder / f"spool-{case}", str(arguments.calls), str(events)]
+            command = [str(program), url, str(folder / f"spool-{case}"), str(arguments.calls), str(events)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             results[case] = json.loads(done.stdout)
     server.terminate()
