@@ -156,20 +156,21 @@ class Rows:
 
 
 class Collection:
-    """A collection of MongoDB's protocol, whose server ends."""
+    """A collection of MongoDB's protocol, cut off from the sidecar: what the server keeps in a file stands no kill."""
 
     name = type = "mongo"
 
-    def __init__(self) -> None:
-        self._server = MongoService(durable=True).start()
-        self._database = self._server.fresh_database()
-        self.config: dict[str, Any] = {"url": self._server.url, "database": self._database}
+    def __init__(self, server: MongoService, proxy: Toxiproxy, label: str) -> None:
+        self._server = server
+        self._database = server.fresh_database()
+        self._link: Link = proxy.link(f"mongo-{label}", server.port)
+        self.config: dict[str, Any] = {"url": f"mongodb://127.0.0.1:{self._link.port}", "database": self._database}
 
     def down(self) -> None:
-        self._server.end()
+        self._link.cut()
 
     def up(self) -> None:
-        self._server.restart()
+        self._link.heal()
 
     def events(self) -> Iterable[dict[str, Any]]:
         with pymongo.MongoClient(self._server.url) as client:
@@ -177,4 +178,4 @@ class Collection:
                 yield {key: value for key, value in document.items() if key not in {"_id", "time"}}
 
     def close(self) -> None:
-        self._server.stop()
+        self._link.heal()

@@ -20,6 +20,7 @@ from tests.conservation.stores import Collection, Documents, Files, Objects, Row
 from tests.conservation.verdict import Expected, judge_events
 from tests.services.base import wait_until
 from tests.services.elasticsearch import Elasticsearch
+from tests.services.mongo import MongoService
 from tests.services.toxiproxy import Toxiproxy
 from tests.sidecar.harness import RunningSidecar
 
@@ -27,12 +28,12 @@ SENDERS = 2
 
 
 @pytest.fixture
-def stores(tmp_path: Path, elasticsearch: Elasticsearch, toxiproxy: Toxiproxy) -> Iterator[list[Store]]:
+def stores(tmp_path: Path, elasticsearch: Elasticsearch, mongo: MongoService, toxiproxy: Toxiproxy) -> Iterator[list[Store]]:
     """All five, up."""
     made: list[Store] = []
     try:
-        made += [Files(tmp_path / "files"), Objects(), Rows(), Collection()]
-        made.append(Documents(elasticsearch, toxiproxy, tmp_path.name))
+        made += [Files(tmp_path / "files"), Objects(), Rows()]
+        made += [Collection(mongo, toxiproxy, tmp_path.name), Documents(elasticsearch, toxiproxy, tmp_path.name)]
         yield made
     finally:
         for store in made:
@@ -113,4 +114,4 @@ def test_a_backend_loses_doubles_or_alters_an_acknowledged_event(stores: list[St
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 def test_a_backend_loses_doubles_or_alters_one_of_many_acknowledged_events(stores: list[Store], tmp_path: Path) -> None:
-    campaign(stores, tmp_path, seed=seed(), events=200_000, rate=1_000, kills=20, outages=6)
+    campaign(stores, tmp_path, seed=seed(), events=60_000, rate=300, kills=20, outages=5)

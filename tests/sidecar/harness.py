@@ -187,7 +187,8 @@ def read_lines(files: Sequence[Path]) -> list[dict[str, Any]]:
 
 def _read(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
     for file in files:
-        for line in file.read_bytes().splitlines():
+        *lines, _being_written = file.read_bytes().split(b"\n")
+        for line in lines:
             yield json.loads(line)
 
 
