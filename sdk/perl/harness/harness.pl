@@ -111,7 +111,8 @@ my %do = (
         my $how = $command->{how};
         exit 0                          if $how eq 'exit';
         die { crash => 1 }              if $how eq 'exception';    ## no critic (RequireCarping)
-        kill $how eq 'kill' ? 'KILL' : 'ABRT', $$;
+        my ($signal) = $how eq 'kill' ? 'KILL' : 'ABRT';
+        kill $signal, $$;
         return {};
     },
 );

@@ -113,11 +113,13 @@ sub _unwatch () {
 }
 
 END {
+    my $status = $?;
     if ($client) {
-        local ($@, $!, $?, $SIG{__DIE__}) = ($@, $!, $?, undef);
-        Monitoring::SDK::Context->end_open($?) if $client->{pid} == $$;
+        local ($@, $!, $SIG{__DIE__});
+        Monitoring::SDK::Context->end_open($status) if $client->{pid} == $$;
         eval { Monitoring::SDK::close(); 1 } or print {*STDERR} "monitoring-sdk: error: can't close: $@";
     }
+    $? = $status;    ## no critic (RequireLocalizedPunctuationVars)
 }
 
 1;

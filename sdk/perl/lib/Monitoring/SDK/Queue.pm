@@ -82,8 +82,8 @@ sub take_numbers ($self, $count) {
 
 # Take an event of this number as a line of JSON; `now` is in seconds of the wall clock. Whether something is to be sent.
 sub put ($self, $seq, $line, $now) {
+    $self->_ship if $self->{bytes} + length($line) >= LARGEST_BATCH && @{ $self->{buffer} };
     my $buffer = $self->{buffer};
-    $self->_ship if $self->{bytes} + length($line) >= LARGEST_BATCH && @{$buffer};
     if (!@{$buffer}) { @{$self}{qw(first oldest bytes)} = ($seq, $now, 0) }
     push @{$buffer}, $line;
     ++$self->{emitted};
