@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 RUN := .venv/bin
 
-.PHONY: help setup demo test test-full lint format conformance bench docs lock clean sdk-java sdk-c
+.PHONY: help setup demo test test-full lint format conformance bench docs lock clean sdk-java sdk-c sdk-r
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ sdk-c: ## Build and test the C SDK, and pack it into build/sdk/; as root it inst
 
 sdk-java: ## Build the Java SDK (jar, sources, javadoc, TCK) into build/sdk/java; needs a JDK 17 and Maven
 	@scripts/sdk-java.sh
+
+sdk-r: ## Build the R SDK's source package into build/sdk/r; needs R and a C compiler
+	@scripts/sdk-r.sh
 
 bench: setup ## Run the benchmarks against their peers; prints JSON
 	@scripts/bench.sh

@@ -43,7 +43,7 @@ def _numbers(value: Any, exact: bool) -> Any:
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return value
     if isinstance(value, int):
-        return value if exact or abs(value) <= 2**53 else float(value)
+        return value if exact or abs(value) < 2**53 else float(value)
     if value.is_integer() and abs(value) < 1e15:
         return int(value)
     return value

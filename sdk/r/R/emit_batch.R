@@ -4,7 +4,7 @@
 #'
 #' @param events A list of events, or a data frame: a row an event, a column a field (\code{metrics.x} is the metric \code{x};
 #'   likewise \code{entities.} and \code{attributes.}; \code{NA} leaves the field out).
-#' @return The ids of the events.
+#' @return The ids of the events, invisibly.
 #' @section Errors: As of \code{emit_event}; a path begins with the place of the event, counted from 0: \code{[3].metrics.x}.
 #' @export
 #' @examples
@@ -21,7 +21,7 @@ emit_batch <- function(events) {
   if (!is.list(events) || !is.null(names(events)) && length(events)) {
     invalid_event("", "expected a list of events, or a data frame; use emit_event() for one")
   }
-  client_emit_all(client, events, package$run)
+  invisible(client_emit_all(client, events, package$run))
 }
 
 rows_of <- function(frame) {

@@ -7,7 +7,7 @@
 #'   \code{log} or \code{state}) and \code{name}. Vectors with names are objects, vectors of one element are plain values
 #'   (\code{I()} keeps them arrays), \code{NA} and \code{NULL} are null, dates and times are text.
 #' @param ... Fields, in place of a list or over it.
-#' @return The event's id.
+#' @return The event's id, invisibly.
 #' @section Errors: \code{monitoring_invalid_event} with the \code{path} of the first mistake, \code{monitoring_not_initialized};
 #'   never anything for trouble with delivery.
 #' @export
@@ -23,7 +23,7 @@ emit_event <- function(event, ...) {
   client <- package$client
   if (is.null(client) || client$closed) not_initialized("emit_event")
   if (...length()) event <- if (missing(event)) list(...) else laid_over(event, list(...))
-  client_emit(client, event, package$run)
+  invisible(client_emit(client, event, package$run))
 }
 
 laid_over <- function(event, fields) {

@@ -3,7 +3,7 @@
 #' @param progress From 0 to 1.
 #' @param message A line of text, or \code{NULL}.
 #' @param run The run; by default the one that the code is in.
-#' @return The event's id.
+#' @return The event's id, invisibly.
 #' @section Errors: \code{monitoring_invalid_event}, also outside of any run; \code{monitoring_not_initialized}.
 #' @export
 #' @examples
@@ -19,5 +19,5 @@ report_progress <- function(progress, message = NULL, run = current_run()) {
   if (is_finite(progress) && progress > 1 && progress <= 1 + 1e-9) progress <- 1
   event <- list(kind = "progress", name = run$name, progress = progress)
   if (!is.null(message)) event$message <- message
-  client_emit(client, event, run)
+  invisible(client_emit(client, event, run))
 }

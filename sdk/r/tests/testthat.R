@@ -1,0 +1,4 @@
+library(testthat)
+library(monitoring)
+
+test_check("monitoring")
