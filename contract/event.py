@@ -56,7 +56,7 @@ class ErrorDetail(Struct, forbid_unknown_fields=True, gc=False, omit_defaults=Tr
     stack: str | UnsetType = UNSET
 
 
-class EventBase(Struct, forbid_unknown_fields=True, tag_field="kind", kw_only=True, omit_defaults=True):
+class EventBase(Struct, forbid_unknown_fields=True, tag_field="kind", kw_only=True, omit_defaults=True, gc=False):
     """What an event of any kind carries."""
 
     event_id: UuidText

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import signal
 import socket
 from pathlib import Path
 from typing import Any, Final
 
+import uvloop
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
@@ -28,6 +30,9 @@ SHUTDOWN_SECONDS: Final = 20.0
 HEADER_SECONDS: Final = 10
 """How long a caller may take to send a request's headers."""
 
+GC_YOUNG_OBJECTS: Final = 50_000
+"""New objects before the garbage collector looks at them: a batch makes thousands at once, which references alone free."""
+
 
 class CannotListen(TrackMateError):
     """The address in gateway.listen can't be used."""
@@ -36,7 +41,10 @@ class CannotListen(TrackMateError):
 def serve(config_path: Path) -> None:
     """Run the gateway until SIGTERM or SIGINT. Raises ConfigError, TokenFileError and CannotListen."""
     logs.configure()
-    asyncio.run(run(load_config(config_path)))
+    gc.freeze()
+    gc.set_threshold(GC_YOUNG_OBJECTS, 20, 100)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(load_config(config_path)))
 
 
 async def run(config: TrackMateConfig) -> None:

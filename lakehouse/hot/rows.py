@@ -13,8 +13,9 @@ from typing import Any, Final, LiteralString
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import astuple
 
-from contract.event import Error, Event, Finish, Progress, State
+from contract.event import Error, Event, EventBase, Finish, Progress, State
 
 DELIMITER: Final = "\x01"
 QUOTE: Final = "\x02"
@@ -36,6 +37,8 @@ _EMPTY: Final = QUOTE + QUOTE
 _SPECIAL: Final = frozenset(DELIMITER + QUOTE + "\r\n")
 _NOTHING: Final[dict[str, str]] = {}
 _NO_TAIL: Final = ("",) * 8
+_BASE: Final = slice(-len(EventBase.__struct_fields__), None)
+"""Where an event's tuple has the fields of every kind; those of its own kind stand before them."""
 _lines = msgspec.json.Encoder().encode_lines
 
 
@@ -69,23 +72,28 @@ def _texts(objects: Sequence[Any]) -> list[str]:
 
 def _event_row(event: Event, moment: str, entities: str, metrics: str) -> Row:
     """One event's fields as text, in the order of EVENT_COLUMNS."""
-    app, emitter, message, attributes, kind = event.app, event.emitter, event.message, event.attributes, event.kind
+    # All at once: a batch mixes kinds, and Python caches the place of an attribute for one class only.
+    (
+        event_id, _, name, site_id, app, run_id, parent_run_id, emitter, named, severity, message, measured, trace_id, span_id,
+        attributes,
+    ) = astuple(event)[_BASE]  # fmt: skip
+    kind = event.kind
     emitter_id, emitter_seq = ("", "") if emitter is UNSET else (emitter.id, str(emitter.seq))
-    get = (event.entities or _NOTHING).get
+    get = (named or _NOTHING).get
     status, progress, duration, state_from, state_to, error_type, error_message, error_stack = (
         _TAILS[kind](event) if kind in _TAILS else _NO_TAIL
     )
     return (
-        event.event_id,
+        event_id,
         moment,
         kind,
-        event.name,
-        event.site_id,
+        name,
+        site_id,
         app.name,
         app.version or "",
         app.instance_id or "",
-        event.run_id or "",
-        event.parent_run_id or "",
+        run_id or "",
+        parent_run_id or "",
         emitter_id,
         emitter_seq,
         get("lot", ""),
@@ -96,12 +104,12 @@ def _event_row(event: Event, moment: str, entities: str, metrics: str) -> Row:
         get("step", ""),
         get("product", ""),
         get("operator", ""),
-        "" if event.entities is UNSET else entities,
-        event.severity or event.default_severity,
+        "" if named is UNSET else entities,
+        severity or event.default_severity,
         message or ("" if message is UNSET else _EMPTY),
-        "" if event.metrics is UNSET else metrics,
-        event.trace_id or "",
-        event.span_id or "",
+        "" if measured is UNSET else metrics,
+        trace_id or "",
+        span_id or "",
         "" if attributes is UNSET else str(attributes, "utf-8"),
         status,
         progress,

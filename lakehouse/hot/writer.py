@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter
 from typing import Any, Final, Self
 
@@ -37,6 +37,7 @@ _AGAIN: Final = (errors.DeadlockDetected, errors.SerializationFailure, errors.Lo
 _REFUSED: Final = ("22", "23", "54")
 """Classes of SQLSTATE that say a row can't be taken, today or tomorrow."""
 _KEY: Final = attrgetter("event_id", "timestamp")
+_TIMESTAMP: Final = attrgetter("timestamp")
 
 
 def _columns(names: Sequence[str]) -> sql.Composed:
@@ -243,7 +244,11 @@ class HotWriter:
             self._partitioned = found is not None and not levels.Level(found[0]).hypertables
         if not self._partitioned:
             return
-        days = {moment.date() for moment in {event.timestamp.astimezone(UTC) for event in events}} - self._days
+        first, last = (pick(map(_TIMESTAMP, events)).astimezone(UTC).date() for pick in (min, max))
+        days = {first, last}
+        if last - first > timedelta(days=1):
+            days = {moment.astimezone(UTC).date() for moment in map(_TIMESTAMP, events)}
+        days -= self._days
         if not days:
             return
         today = self._clock().date()
