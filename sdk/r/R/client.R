@@ -35,6 +35,15 @@ client_begin <- function(client) {
   client$closing <- FALSE
   client$closed <- FALSE
   client$unguarded <- FALSE
+  client_watch(client)
+}
+
+# Have what is in memory written to disk when SIGTERM ends R.
+client_watch <- function(client) {
+  spools <- Filter(Negate(is.null), lapply(client$lanes, function(lane) if (!lane$fallback) lane$spool))
+  folders <- vapply(spools, function(spool) spool$folder, "")
+  starts <- vapply(spools, function(spool) file.path(spool$folder, paste0(spool$owner, ".")), "")
+  .Call(mon_watch, client$emitter, folders, starts, client$direct)
 }
 
 json_text <- function(text) as.character(jsonlite::toJSON(enc2utf8(as.character(text)), auto_unbox = TRUE))
@@ -147,6 +156,7 @@ client_take <- function(client, events) {
   taken <- .Call(mon_take, client$emitter, as.numeric(events), MAX_BATCH_BYTES)
   if (is.null(taken)) return(NULL)
   number <- if (client$direct) take_numbers(client, taken[[2]]) else taken[[3]]
+  .Call(mon_in_hand, taken[[1]], number, client$next_number)
   new_batch(taken[[1]], number, client$emitter_id)
 }
 
@@ -204,6 +214,7 @@ client_close <- function(client) {
   tryCatch(client_put_all_away(client), error = function(condition) {
     log_line("error", paste("a mistake in the SDK while closing:", conditionMessage(condition)))
   })
+  .Call(mon_unwatch)
   stats <- client_stats(client)
   names <- c("emitted", "sent", "spooled", "replayed", "rejected", "failed", "dropped", "queued")
   log_line(

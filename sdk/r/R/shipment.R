@@ -55,7 +55,10 @@ shipment_less <- function(client, shipment, events) {
 # Hand a batch to every backend in order of priority, and what they could not take to those that stand in for them.
 ship <- function(client, batch, effort) {
   shipment <- new_shipment(client, batch)
-  on.exit(shipment_less(client, shipment, 1))
+  on.exit({
+    shipment_less(client, shipment, 1)
+    .Call(mon_settled)
+  })
   for (lane in client$lanes) {
     places <- seq_len(batch$n)
     if (lane$fallback) {

@@ -81,6 +81,16 @@ void uuid_v7(char *to);
 /* Check `event` and append its JSON, a whole line without its line feed. */
 void encode_event(Emitter *emitter, SEXP event, SEXP run, double seq, int64_t now_micros, Text *out, char *event_id, Mistake *mistake);
 
+/* Between these two the queue is not what it looks like: a SIGTERM waits. */
+void rescue_hold(void);
+void rescue_free(void);
+void rescue_forget(const Emitter *emitter);
+
+SEXP mon_watch(SEXP pointer, SEXP folders, SEXP starts, SEXP apart);
+SEXP mon_unwatch(void);
+SEXP mon_in_hand(SEXP body, SEXP number, SEXP next);
+SEXP mon_settled(void);
+
 SEXP mon_emitter(SEXP site, SEXP app, SEXP limits);
 SEXP mon_emitter_id(SEXP pointer);
 SEXP mon_emit(SEXP pointer, SEXP event, SEXP run);

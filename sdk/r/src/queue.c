@@ -23,6 +23,7 @@ static void finalize(SEXP pointer)
     if (emitter == NULL)
         return;
     R_ClearExternalPtr(pointer);
+    rescue_forget(emitter);
     forget_lines(emitter);
     free(emitter->lines);
     free(emitter->site);
@@ -77,7 +78,7 @@ SEXP mon_emitter_id(SEXP pointer)
     return Rf_mkString(emitter_of(pointer)->id);
 }
 
-/* Copies made before any of them is put into the ring, so that running out of memory loses nothing half way. */
+/* Put a copy of the line into the ring. */
 static void append(Emitter *emitter, const char *data, size_t length, double seq)
 {
     if (emitter->count == emitter->room) {
@@ -85,12 +86,14 @@ static void append(Emitter *emitter, const char *data, size_t length, double seq
         Line *lines = malloc(room * sizeof *lines);
         if (lines == NULL)
             Rf_error("monitoring: out of memory");
+        rescue_hold();
         for (size_t i = 0; i < emitter->count; i++)
             lines[i] = emitter->lines[(emitter->first + i) % emitter->room];
         free(emitter->lines);
         emitter->lines = lines;
         emitter->room = room;
         emitter->first = 0;
+        rescue_free();
     }
     char *copy = malloc(length + 1);
     if (copy == NULL)
@@ -103,8 +106,10 @@ static void append(Emitter *emitter, const char *data, size_t length, double seq
     line->data = copy;
     line->length = length + 1;
     line->seq = seq;
+    rescue_hold();
     emitter->count++;
     emitter->bytes += length + 1;
+    rescue_free();
 }
 
 static SEXP mistake_of(const Mistake *mistake, R_xlen_t index)
@@ -203,6 +208,7 @@ SEXP mon_take(SEXP pointer, SEXP events, SEXP bytes)
     SET_VECTOR_ELT(taken, 1, Rf_ScalarReal((double)count));
     SET_VECTOR_ELT(taken, 2, Rf_ScalarReal(emitter->lines[emitter->first].seq));
     unsigned char *to = RAW(body);
+    rescue_hold(); /* until mon_in_hand knows of the batch */
     for (size_t i = 0; i < count; i++) {
         Line *line = &emitter->lines[emitter->first];
         memcpy(to, line->data, line->length);

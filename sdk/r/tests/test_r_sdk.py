@@ -8,6 +8,7 @@ import hmac
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from sdk.conformance.misbehaving import MisbehavingSidecar
 from sinks.elk_index import IndexName, index_template
 from tests.services.apt import ensure_packages
-from tests.services.base import cache_lock, wait_until
+from tests.services.base import cache_lock, free_port, wait_until
 from tests.sidecar.harness import RunningSidecar, files_backend
 
 ROOT = Path(__file__).parents[3]
@@ -99,7 +100,8 @@ def delivered(sidecar: RunningSidecar, count: int) -> list[dict[str, Any]]:
         events = sidecar.delivered()
         return events if len(events) >= count else None
 
-    return wait_until(enough, seconds=60, what=f"{count} events")
+    events: list[dict[str, Any]] = wait_until(enough, seconds=60, what=f"{count} events")
+    return events
 
 
 def test_package_fails_r_s_own_check_or_its_tests(artefact: Path, tmp_path: Path) -> None:
@@ -154,6 +156,37 @@ def test_quit_in_the_middle_loses_the_end_of_a_run(library: Path, sidecar: Runni
     run(["Rscript", "program.R"], cwd=tmp_path, env=environment(library, sidecar, tmp_path))
     (_, end) = delivered(sidecar, 2)
     assert (end["kind"], end["status"]) == ("finish", "aborted")
+
+
+@pytest.mark.parametrize("mode", ["sidecar", "direct"])
+def test_sigterm_loses_what_is_in_memory(library: Path, tmp_path: Path, mode: str) -> None:
+    program = f"""
+    library(monitoring)
+    initialize_monitoring(mode = "{mode}", app = list(name = "a", site_id = "s"), sidecar__url = "http://127.0.0.1:{free_port()}",
+      sidecar__spool_dir = "spool", queue__flush_interval = 3600,
+      direct_backends = list(list(type = "filesystem", config = list(path = "out"))))
+    for (n in 1:30) emit_event(kind = "log", name = "a")
+    cat("ready\\n")
+    flush(stdout())
+    Sys.sleep(600)
+    """
+    (tmp_path / "program.R").write_text(program)
+    process = subprocess.Popen(
+        ["Rscript", "program.R"], cwd=tmp_path, env={**os.environ, "R_LIBS": str(library)}, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        assert process.wait(60) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait(60)
+        if process.stdout is not None:
+            process.stdout.close()
+    (spooled,) = (tmp_path / "spool").rglob("*.jsonl")
+    assert len(spooled.read_text().splitlines()) == 30
+    assert spooled.name.endswith(".00000000000000000001.jsonl")
 
 
 def test_document_of_knitr_shows_our_lines_or_loses_events(library: Path, sidecar: RunningSidecar, tmp_path: Path) -> None:
