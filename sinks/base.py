@@ -177,7 +177,8 @@ class Sink(Protocol):
 
     A sink is made as `SinkClass(name, config)` where `config` is an instance of the class's own `Config` struct; making it does
     no I/O. The order of calls is `open`, then any of `deliver` and `check`, then `close`; after `close` it may be opened again.
-    `deliver` is called at most `limits.max_concurrency` times at once, for batches that share no event. Delivering a batch twice must leave one copy wherever the system allows.
+    `deliver` is called at most `limits.max_concurrency` times at once, for batches that share no event. Delivering a batch
+    twice must leave one copy wherever the system allows.
     """
 
     Config: ClassVar[type[msgspec.Struct]]
