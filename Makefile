@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 RUN := .venv/bin
 
-.PHONY: help setup demo test test-full lint format conformance bench docs lock clean sdk-java sdk-c sdk-r
+.PHONY: help setup demo test test-full lint format conformance bench docs lock clean sdk-java sdk-c sdk-r sdk-perl
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ sdk-java: ## Build the Java SDK (jar, sources, javadoc, TCK) into build/sdk/java
 
 sdk-r: ## Build the R SDK's source package into build/sdk/r; needs R and a C compiler
 	@scripts/sdk-r.sh
+
+sdk-perl: ## Build the Perl SDK's archive into build/sdk/; as root it installs what that needs
+	@scripts/sdk-perl.sh
 
 bench: setup ## Run the benchmarks against their peers; prints JSON
 	@scripts/bench.sh

@@ -189,25 +189,14 @@ sub DESTROY ($self) {
     if ($status != $self->{status_before} && $status > 0 && $status < 256) {
         $self->abort('exit', "the process ended with status $status");
     }
-    elsif (_is_new($error, $self->{error_before}) && _is_thrown_here($error)) { $self->fail($error) }
-    else                                                                     { $self->finish }
+    elsif (_is_new($error, $self->{error_before})) { $self->fail($error) }
+    else                                           { $self->finish }
     return;
 }
 
 sub _is_new ($error, $before) {
     return ref $error || length $error && (ref $before || $error ne $before) if !ref $error || !ref $before;
     return Scalar::Util::refaddr($error) != Scalar::Util::refaddr($before);
-}
-
-# Whether the text of an error is of the statement that runs now; an error that an eval inside the block has caught is of another.
-sub _is_thrown_here ($error) {
-    return 1 if ref $error;
-    my ($file, $line) = $error =~ /.* at (.+?) line ([0-9]+)(?:, <[^>]*> (?:line|chunk) [0-9]+)?[.]\n\z/s or return 1;
-    my $level = 0;
-    while (my ($package, $here, $number) = caller $level++) {
-        return 1 if $here eq $file && $number == $line;
-    }
-    return 0;
 }
 
 # Report that every open run dies with the process, the innermost first.
@@ -302,9 +291,11 @@ as C<aborted>.
 
 =back
 
-It is wrong when the block has caught an exception I<object> in an C<eval> of its own, left it in C<$@>, and then ends well: then call
-C<< $run->finish >> at the end of the block. (An error that is text is known by its C<at FILE line N>; C<try> and C<catch>, Perl's own and
-of the usual modules, leave nothing in C<$@>.) C<exit> with status 0 ends a run as C<ok>.
+It is wrong when an C<eval> inside the block has caught an error, left it in C<$@>, and the block then ends well: the run ends as C<failed>.
+Then write C<local $@> before that C<eval>, or call C<< $run->finish >> at the end of the block. (C<try> and C<catch>, Perl's own and those of
+the usual modules, leave nothing in C<$@>.) It is wrong, too, when the block dies with the very text that was in C<$@> before it began.
+C<exit> with status 0 ends a run as C<ok>; a child process that was killed by a signal inside the block leaves its number in C<$?>, which reads
+like an exit. Where that matters, give a code reference.
 
 =head1 METHODS
 
