@@ -13,7 +13,7 @@ fi
 
 files() {
     cd "$root" && find sdk/r/DESCRIPTION sdk/r/NAMESPACE sdk/r/R sdk/r/src sdk/r/inst sdk/r/man -type f \
-        ! -name '*.o' ! -name '*.so' -print0 | sort -z
+        ! -name "*.o" ! -name "*.so" -print0 | sort -z
 }
 
 if [ "${1:-}" = "--library" ]; then

@@ -1,6 +1,7 @@
 /* The routines that R may call. */
 #include "emitter.h"
 #include <R_ext/Rdynload.h>
+#include <R_ext/Visibility.h>
 
 #define ROUTINE(name, arguments) {#name, (DL_FUNC)&name, arguments}
 
@@ -13,7 +14,7 @@ static const R_CallMethodDef ROUTINES[] = {
     ROUTINE(mon_append_file, 3), ROUTINE(mon_sync_folder, 1), ROUTINE(mon_rename, 2), ROUTINE(mon_is_alive, 1), {NULL, NULL, 0}
 };
 
-void R_init_monitoring(DllInfo *dll)
+attribute_visible void R_init_monitoring(DllInfo *dll)
 {
     R_registerRoutines(dll, NULL, ROUTINES, NULL, NULL);
     R_useDynamicSymbols(dll, FALSE);
