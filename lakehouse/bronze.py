@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +19,9 @@ from lakehouse.arrow_events import CHUNK_BYTES, LineParser, consecutive
 from lakehouse.lake import Lake
 from lakehouse.tables import BRONZE_EVENTS, BRONZE_QUARANTINE, DATE, INT, STRING, TIMESTAMP
 from lakehouse.writer import Commit, append_once, transaction_version
+
+if TYPE_CHECKING:
+    from lakehouse.hot.ahead import ReadAhead
 
 MAX_EVENTS: Final = 250_000
 """Events in one commit."""
@@ -193,7 +196,8 @@ def append_hot(
 
     Follows transaction ids, so late events and transactions that commit out of order are never skipped; at most `pages` commits.
     """
-    from lakehouse.hot.reader import confirm, read_since, system_identifier
+    from lakehouse.hot.ahead import ReadAhead
+    from lakehouse.hot.reader import confirm, system_identifier
 
     started = time.monotonic()
     cluster = system_identifier(dsn)
@@ -205,18 +209,18 @@ def append_hot(
     rows = size = 0
     version = None
     with ThreadPoolExecutor(1, thread_name_prefix="hot-page") as ahead:
-        reading = ahead.submit(read_since, dsn, cursor or 0, max_rows)
+        following = ReadAhead(ahead, dsn, cursor or 0, max_rows)
         for number in range(1, pages + 1):
-            page = reading.result()
-            if page.more and number < pages:
+            page = following
+            reading = page.opened()
+            if reading.more and number < pages:
                 # The database sends the next page while this one is written.
-                reading = ahead.submit(read_since, dsn, page.last_xid, max_rows)
-            if page.table.num_rows:
-                data = _from_hot(page.table, cluster, now())
-                commit = append_once(lake, BRONZE_EVENTS.name, data, app_id, page.last_xid, after=cursor)
-                rows, size, version, cursor = rows + commit.rows, size + commit.bytes, commit.version, page.last_xid
+                following = ReadAhead(ahead, dsn, reading.last_xid, max_rows)
+            if reading.rows:
+                commit = _append_page(lake, page, cluster, app_id, reading.last_xid, after=cursor, moment=now())
+                rows, size, version, cursor = rows + commit.rows, size + commit.bytes, commit.version, reading.last_xid
                 confirm(dsn, HOT_READER, cursor)
-            if not page.more:
+            if not reading.more:
                 break
     return Appended(
         rows=rows,
@@ -226,8 +230,27 @@ def append_hot(
         to_seq=cursor,
         version=lake.version(BRONZE_EVENTS.name) if version is None else version,
         seconds=time.monotonic() - started,
-        more=page.more,
+        more=reading.more,
     )
+
+
+def _append_page(
+    lake: Lake, page: ReadAhead, cluster: str, app_id: str, version: int, *, after: int | None, moment: datetime
+) -> Commit:
+    """Commit a page whose rows may still be coming in."""
+    from lakehouse.hot.reader import FULL_SCHEMA
+
+    schema = _from_hot(FULL_SCHEMA.empty_table(), cluster, moment).schema
+
+    def rows() -> pa.RecordBatchReader:
+        tables = (_from_hot(pa.Table.from_batches([batch]), cluster, moment) for batch in page.batches())
+        return pa.RecordBatchReader.from_batches(schema, (batch for table in tables for batch in table.to_batches()))
+
+    try:
+        return append_once(lake, BRONZE_EVENTS.name, rows, app_id, version, after=after)
+    except Exception:
+        page.check()  # says more than what delta-rs makes of a reading that broke off
+        raise
 
 
 def _from_hot(page: pa.Table, system_identifier: str, moment: datetime) -> pa.Table:

@@ -18,6 +18,8 @@ from lakehouse.hot import connect
 from lakehouse.hot.errors import HotStoreError, HotStoreTimeout, HotStoreUnavailable, NotMigrated
 
 STREAM_TIMEOUT: Final = timedelta(seconds=60)
+BATCH_BYTES: Final = 4 * 1024 * 1024
+"""About what one batch holds: whoever works on batches as they come begins and ends so much after the server."""
 _GRACE: Final = 5.0
 
 T = TypeVar("T")
@@ -120,6 +122,7 @@ def _connect(stack: ExitStack, dsn: str | Secret, timeout: timedelta) -> Any:
     cursor = stack.enter_context(connection.cursor())
     for setting in connect.settings(timeout).split(";"):
         cursor.execute(setting)
+    cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)})
     return cursor
 
 

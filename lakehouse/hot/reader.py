@@ -20,7 +20,7 @@ from contract.request import Cursor, EventRequest, Order, severities_from
 from contract.settings import Secret
 from lakehouse.hot import connect
 from lakehouse.hot.arrow import STREAM_TIMEOUT, Sessions, fetch, stream
-from lakehouse.hot.transactions import next_window
+from lakehouse.hot.transactions import last_in, next_window
 
 _TEXT: Final = frozenset({"event_id", "run_id", "parent_run_id", "emitter_id", "entities", "metrics", "attributes"})
 """Columns that PostgreSQL keeps in types of its own and the flat layout as text."""
@@ -63,20 +63,41 @@ class Page:
     more: bool
 
 
-def read_since(dsn: str | Secret, after_xid: int, max_rows: int) -> Page:
-    """The events of the transactions after `after_xid`, in FULL_SCHEMA, about `max_rows` of them.
+@dataclass(frozen=True)
+class Stream:
+    """One reading under way: `batches` are the rows of whole transactions in the order of their ids, in FULL_SCHEMA.
 
-    Only transactions below every one still running are read, so none that commits later is ever passed over. A page never ends
-    inside a transaction: it holds up to `max_rows` rows, or one transaction that has more. `last_xid` is the place to go on from.
-    Raises HotStoreError.
+    `last_xid` is the last one's id, the place to go on from, known before any row is read; `rows` says whether there are any.
+    """
+
+    batches: Iterator[pa.RecordBatch]
+    rows: bool
+    last_xid: int
+    more: bool
+
+
+def stream_since(dsn: str | Secret, after_xid: int, max_rows: int) -> Stream:
+    """The events of the transactions after `after_xid`, about `max_rows` of them, as the server sends them.
+
+    Only transactions below every one still running are read, so none that commits later is ever passed over. A reading never
+    ends inside a transaction: it brings up to `max_rows` rows, or one transaction that has more.
+    Raises HotStoreError, and so do the batches.
     """
     with connect.connect(dsn) as connection, connect.translated(dsn):
         window = next_window(connection, after_xid, max_rows)
+        last = last_in(connection, window)
+    if last is None:
+        return Stream(iter(()), rows=False, last_xid=after_xid, more=window.more)
     statement = sql.SQL("SELECT {}{} FROM trackmate.events e WHERE {} ORDER BY e.ingest_xid").format(
         _COLUMNS, _BOOKKEEPING, window.holds()
     )
-    table = fetch(dsn, statement, FULL_SCHEMA)
-    return Page(table, table["ingest_xid"][-1].as_py() if table.num_rows else after_xid, window.more)
+    return Stream(stream(dsn, statement, FULL_SCHEMA), rows=True, last_xid=last, more=window.more)
+
+
+def read_since(dsn: str | Secret, after_xid: int, max_rows: int) -> Page:
+    """What `stream_since` brings, as a table. Raises HotStoreError."""
+    reading = stream_since(dsn, after_xid, max_rows)
+    return Page(pa.Table.from_batches(reading.batches, FULL_SCHEMA), reading.last_xid, reading.more)
 
 
 def system_identifier(dsn: str | Secret) -> str:

@@ -50,6 +50,12 @@ def next_window(connection: psycopg.Connection, after: int, max_rows: int) -> Wi
     return Window(after, stop + 1, more=more is not None)
 
 
+def last_in(connection: psycopg.Connection, window: Window) -> int | None:
+    """The window's last transaction that brought events, or None; one look at the index."""
+    statement = sql.SQL("SELECT ingest_xid::text::bigint FROM trackmate.events WHERE {} ORDER BY ingest_xid DESC LIMIT 1")
+    return _number(connection, statement.format(window.holds()))
+
+
 def _number(connection: psycopg.Connection, statement: sql.SQL | sql.Composed) -> int | None:
     row = connection.execute(statement).fetchone()
     value: int | None = row[0] if row else None

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 import psycopg
+import pyarrow as pa
 import pytest
+from deltalake.exceptions import CommitFailedError
 
 from contract.columns import NAMES
 from contract.event import Event
 from contract.settings import Secret
-from lakehouse import bronze, silver
+from lakehouse import bronze, silver, writer
 from lakehouse.config import HotConfig
-from lakehouse.hot import reader
+from lakehouse.hot import ahead, reader
+from lakehouse.hot.errors import HotStoreTimeout
 from lakehouse.hot.writer import HotWriter
 from lakehouse.lake import StaleCursor
 from tests.lakehouse.lakes import EPOCH, SpoolRecord, an_event, count, local_lake, read, records
@@ -140,3 +146,50 @@ def test_a_run_that_died_before_its_confirmation_is_never_confirmed(tmp_path, em
         connection.execute("DELETE FROM trackmate.replication")
     assert bronze.append_hot(lake, dsn).rows == 0
     assert reader.confirmations(dsn)[bronze.HOT_READER] == xid
+
+
+@pytest.mark.parametrize("good", [0, 1])
+def test_a_page_that_breaks_off_is_committed_in_part_or_its_reason_is_lost(tmp_path, embedded_postgres, monkeypatch, good):
+    dsn = embedded_postgres.fresh_store()
+    lake = local_lake(tmp_path)
+    store(dsn, events(20))
+    whole = reader.stream_since
+
+    def broken(*arguments: Any) -> reader.Stream:
+        stream = whole(*arguments)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for batch in itertools.islice(stream.batches, good):
+                yield batch.slice(0, 7)
+            message = "the hot store did not answer"
+            raise HotStoreTimeout(message)
+
+        return replace(stream, batches=batches())
+
+    monkeypatch.setattr(ahead, "stream_since", broken)
+    with pytest.raises(HotStoreTimeout, match="the hot store did not answer"):
+        bronze.append_hot(lake, dsn)
+    assert count(lake, "bronze.events") == 0
+    assert reader.confirmations(dsn).get(bronze.HOT_READER) is None
+    monkeypatch.undo()
+    assert bronze.append_hot(lake, dsn).rows == 20
+    assert count(lake, "bronze.events") == 20
+
+
+def test_a_lost_race_loses_the_rows_that_the_first_attempt_had_taken(tmp_path, embedded_postgres, monkeypatch):
+    dsn = embedded_postgres.fresh_store()
+    lake = local_lake(tmp_path)
+    store(dsn, events(20))
+    real, taken = writer.write_deltalake, []
+
+    def beaten_once(table: Any, data: pa.RecordBatchReader, **options: Any) -> None:
+        if not taken:
+            taken.append(data.read_all().num_rows)
+            message = "another writer was faster"
+            raise CommitFailedError(message)
+        real(table, data, **options)
+
+    monkeypatch.setattr(writer, "write_deltalake", beaten_once)
+    assert bronze.append_hot(lake, dsn).rows == 20
+    assert taken == [20]
+    assert count(lake, "bronze.events") == 20
