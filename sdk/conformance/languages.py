@@ -50,9 +50,7 @@ LANGUAGES = (
         {
             "threads": _NO_WORKER,
             "background": _NO_WORKER,
-            "fork": "R forks only inside its parallel package, whose workers the R tests cover",
             "int64": "numbers are doubles",
-            "bytes": "strings that come from JSON are valid UTF-8; the R tests cover others",
             "backend:zabbix": _NO_ZABBIX,
         },
     ),
