@@ -152,7 +152,7 @@ def measured(pid: int, push: Push, to: Receiver, seconds: float) -> dict[str, An
     pushed = time.monotonic()
     complete = True
     try:
-        wait_until(lambda: to.total().events >= sent, seconds=DRAIN_SECONDS, what="every event", interval=0.1)
+        everything_came(to, sent, DRAIN_SECONDS)
     except TimeoutError:
         complete = False
     cpu = cpu_seconds(pid) - before
@@ -172,6 +172,11 @@ def measured(pid: int, push: Push, to: Receiver, seconds: float) -> dict[str, An
         "cpu_us_per_event": round(cpu / max(total.events, 1) * 1e6, 2),
         **memory(pid),
     }
+
+
+def everything_came(to: Receiver, sent: int, seconds: float) -> None:
+    """Wait for it. Raises TimeoutError."""
+    wait_until(lambda: to.total().events >= sent, seconds=seconds, what=f"{sent} events", interval=0.1)
 
 
 def sidecar(folder: Path, to: Receiver, bodies: list[bytes], seconds: float, *, joined: int) -> dict[str, Any]:
@@ -221,7 +226,7 @@ def ceiling(bodies: list[bytes], otlp: list[bytes], lines: list[bytes], seconds:
         with receiver(LOAD_CORE) as to:
             started = time.monotonic()
             sent, _ = push(to)
-            wait_until(lambda to=to, sent=sent: to.total().events >= sent, seconds=60, what="every event")
+            everything_came(to, sent, DRAIN_SECONDS)
             found[name] = round(sent / (to.total().last - started))
     return found
 

@@ -28,17 +28,15 @@ _PIECE = 1 << 20
 
 @dataclass
 class Count:
-    """What came for one path; moments are of the machine's monotonic clock, in seconds."""
+    """What came for one path; `last` is when, by the machine's monotonic clock, in seconds."""
 
     events: int = 0
     requests: int = 0
     size: int = 0
-    first: float = 0.0
     last: float = 0.0
 
     def add(self, events: int, requests: int, size: int) -> None:
         self.last = time.monotonic()
-        self.first = self.first or self.last
         self.events += events
         self.requests += requests
         self.size += size
@@ -51,7 +49,8 @@ class Connection:
     received: bytearray = field(default_factory=bytearray)
     wanted: int = 0
     """Bytes of the request that is being received, its head included; 0 until the head is there."""
-    path: str = ""
+    target: str = ""
+    """Its method and path."""
 
 
 class Counter:
@@ -120,16 +119,19 @@ class Counter:
             place = head.find(b"\r\ncontent-length:")
             length = int(head[place + 17 :].split(b"\r\n", 1)[0]) if place >= 0 else 0
             connection.wanted = end + 4 + length
-            connection.path = received[: received.find(b" HTTP/")].decode()
+            connection.target = received[: received.find(b" HTTP/")].decode()
         if len(received) < connection.wanted:
             return False
-        if connection.path.startswith("GET "):
+        method, _, path = connection.target.partition(" ")
+        answer = b""
+        if method == "GET":
             answer = json.dumps({path: asdict(count) for path, count in self.counts.items()}).encode()
-        else:
+        elif method == "POST":
             events = received.count(MARK, 0, connection.wanted)
-            self.counts.setdefault(connection.path.partition(" ")[2], Count()).add(events, 1, connection.wanted)
-            # The answer to an OTLP request must be none that its exporter would try to read.
-            answer = b"" if connection.path.endswith("/v1/logs") else b'{"accepted":%d,"rejected":[]}' % events
+            self.counts.setdefault(path, Count()).add(events, 1, connection.wanted)
+            # An OTLP exporter would try to read an answer that isn't empty.
+            if not path.endswith("/v1/logs"):
+                answer = b'{"accepted":%d,"rejected":[]}' % events
         connection.socket.sendall(
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer)
         )
@@ -162,7 +164,6 @@ class Receiver:
             sum(count.events for count in counts),
             sum(count.requests for count in counts),
             sum(count.size for count in counts),
-            min(count.first for count in counts),
             max(count.last for count in counts),
         )
 

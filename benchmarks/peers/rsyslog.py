@@ -88,7 +88,7 @@ class Rsyslog(Service):
         config.write_text(
             CONFIG.format(folder=self.queue, port=self.port, to=self.to, sync=sync, batch=BATCH, checkpoint=checkpoint)
         )
-        command = [
+        command: list[str | Path] = [
             "taskset", "-c", str(self.core), root / "usr/sbin/rsyslogd", "-n", "-C",
             "-f", config, "-i", self.folder / "rsyslogd.pid", "-M", libraries / "rsyslog",
         ]  # fmt: skip
