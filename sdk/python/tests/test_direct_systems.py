@@ -4,6 +4,7 @@ from __future__ import time
 
 import gzip
 import json
+import time
 
 import boto3
 import pytest
