@@ -1,6 +1,6 @@
 """Direct mode on real systems: S3 and Elasticsearch beside files; what each holds in the end is what the program emitted."""
 
-from __future__ import time
+from __future__ import annotations
 
 import gzip
 import json
