@@ -17,9 +17,10 @@ from tests.services.base import wait_until
 from tests.sidecar.harness import RunningSidecar, events, files_backend
 from tests.sidecar.test_running import ids
 
-INTERVAL = 0.2
-TIMEOUT = 0.4
-"""A try lasts as long as this, so that two are further apart than the interval by more than this process may be late."""
+INTERVAL = 0.5
+TIMEOUT = 0.2
+"""Seconds. Two probes are as far apart as both together: by as much may this process be late to see one. Without an interval
+they would be as far apart as a timeout, which is less than what is asked for."""
 
 PROBES = 5
 
