@@ -5,8 +5,8 @@
 Each agent has core 0; load and receiver, which only counts, share core 1. Batches of 100 events of about 500 bytes come as fast
 as they are taken, over 16 connections, for `seconds`; the rate is that of all events, from the first one sent until the last one
 has arrived. The sidecar and the collector sync before they acknowledge. The sidecar delivers by its webhook, as JSON Lines: plain
-HTTP with a body that anybody reads, as OTLP/HTTP is, and not its own protocol, which would pass stored bytes on untouched. Either
-sends a batch a request, and joined up to 1,000 events a request; the collector has the ten senders that are its default.
+HTTP with a body that anybody reads, as OTLP/HTTP is, and not its own protocol, which would pass stored bytes on untouched. Both
+send a batch a request, ten requests at once (the collector's default) and one at a time, and joined up to 1,000 events a request.
 rsyslog takes and gives lines over TCP and acknowledges nothing. The order turns with each round. Prints JSON.
 """
 
@@ -47,6 +47,9 @@ from tests.services.base import free_port, wait_until
 
 JOINED = 1000
 """Events of one request where batches are joined: the most that the webhook sends."""
+
+SENDERS = 10
+"""Requests at once: the collector's default."""
 
 DRAIN_SECONDS = 300
 SETTLE_SECONDS = 0.5
@@ -179,9 +182,9 @@ def everything_came(to: Receiver, sent: int, seconds: float) -> None:
     wait_until(lambda: to.total().events >= sent, seconds=seconds, what=f"{sent} events", interval=0.1)
 
 
-def sidecar(folder: Path, to: Receiver, bodies: list[bytes], seconds: float, *, joined: int) -> dict[str, Any]:
+def sidecar(folder: Path, to: Receiver, bodies: list[bytes], seconds: float, *, joined: int, parallel: int) -> dict[str, Any]:
     port = free_port()
-    webhook = {"url": f"{to.url}/events", "allow_private": True, "max_events": joined}
+    webhook = {"url": f"{to.url}/events", "allow_private": True, "max_events": joined, "parallel": parallel}
     backends = [{"name": "counter", "type": "webhook", "config": webhook}]
     settings = {"listen": f"127.0.0.1:{port}", "spool": {"dir": "./spool", "max_bytes": "20GiB"}, "backends": backends}
     config = folder / "sidecar.yaml"
@@ -246,16 +249,20 @@ def main() -> None:
     otlp = [logs_request(batch) for batch in batches]
     lines = [syslog_lines(batch) for batch in batches]
     cases: dict[str, Callable[[Path, Receiver], dict[str, Any]]] = {
-        "sidecar": partial(sidecar, bodies=bodies, seconds=options.seconds, joined=EVENTS),
-        "sidecar_joined": partial(sidecar, bodies=bodies, seconds=options.seconds, joined=JOINED),
+        name: partial(sidecar, bodies=bodies, seconds=options.seconds, joined=joined, parallel=parallel)
+        for name, joined, parallel in (
+            ("sidecar", EVENTS, SENDERS),
+            ("sidecar_one_sender", EVENTS, 1),
+            ("sidecar_joined", JOINED, 1),
+        )
     }
     if "collector" not in options.without:
         from benchmarks.peers.collector import collector as build
 
         each = partial(collector, bodies=otlp, seconds=options.seconds, binary=options.collector or build())
-        cases["collector"] = partial(each, consumers=10, joined=False)
+        cases["collector"] = partial(each, consumers=SENDERS, joined=False)
         cases["collector_one_sender"] = partial(each, consumers=1, joined=False)
-        cases["collector_joined"] = partial(each, consumers=10, joined=True)
+        cases["collector_joined"] = partial(each, consumers=SENDERS, joined=True)
     if "rsyslog" not in options.without:
         cases["rsyslog"] = partial(rsyslog, bodies=lines, seconds=options.seconds, sync=True)
         cases["rsyslog_not_synced"] = partial(rsyslog, bodies=lines, seconds=options.seconds, sync=False)
@@ -282,12 +289,10 @@ def main() -> None:
         "rounds": rounds,
         "median_delivered_events_per_second": {name: round(median(speeds(rounds, name))) for name in cases},
         "median_ratio": {
-            f"sidecar_of_{name}": round(
-                median(ours / peer for ours, peer in zip(speeds(rounds, mine), speeds(rounds, name), strict=True)), 2
-            )
-            for name in cases
-            if not name.startswith("sidecar")
-            for mine in ["sidecar_joined" if name.endswith("joined") else "sidecar"]
+            f"{ours}_of_{peer}": ratio(rounds, ours, peer)
+            for peer in cases
+            if not peer.startswith("sidecar")
+            for ours in [peer.replace("collector", "sidecar") if "collector" in peer else "sidecar"]
         },
     }
     json.dump(result, sys.stdout, indent=2)
@@ -296,6 +301,11 @@ def main() -> None:
 
 def speeds(rounds: list[dict[str, Any]], name: str) -> list[float]:
     return [found[name]["delivered_events_per_second"] for found in rounds]
+
+
+def ratio(rounds: list[dict[str, Any]], ours: str, peer: str) -> float:
+    """The median over the rounds."""
+    return round(median(mine / its for mine, its in zip(speeds(rounds, ours), speeds(rounds, peer), strict=True)), 2)
 
 
 if __name__ == "__main__":
