@@ -3,9 +3,10 @@
     python -m benchmarks.attached_backends [--seconds 10] [--rounds 3]
 
 5,000 events/s in batches of 100 over 16 connections, as an open loop: a latency runs from when its batch was due. The sidecar has
-core 0; load, receiver and watcher share core 1. The eight: two folders of JSON Lines, one of Parquet, two gateways and three
-webhooks, which a receiver that only counts stands for. What a backend is behind by is asked of /health ten times a second, in
-both cases. The order of the cases alternates over the rounds. Prints JSON.
+core 0; load, receiver and watcher share core 1. The eight: two folders of JSON Lines, one of Parquet (a file every two seconds
+instead of every minute, so that a short run has that cost in it), two gateways and three webhooks, which a receiver that only
+counts stands for. What a backend is behind by is asked of /health ten times a second, in both cases. The order of the cases
+alternates over the rounds. Prints JSON.
 """
 
 from __future__ import annotations
