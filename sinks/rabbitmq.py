@@ -223,11 +223,14 @@ class RabbitmqSink:
             raise
 
     async def _ready_channel(self) -> AbstractChannel:
+        if self._channel is not None and self._channel.is_closed:
+            # The broker closed it over a message. What was still under way to it would meet the next channel of that number.
+            self._cut()
         if self._connection is None or self._connection.is_closed:
             self._transport = AbortableTransport(self._context)
             self._connection = await self._connect(self._transport)
             self._channel = None
-        if self._channel is None or self._channel.is_closed:
+        if self._channel is None:
             self._channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
             if self._config.declare:
                 await self._declare(self._channel)

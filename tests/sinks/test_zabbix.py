@@ -179,7 +179,7 @@ async def test_event_older_than_its_items_history_is_dropped_in_silence(zabbix: 
     day = 86_400
     sink = ZabbixSink("zabbix", ZabbixConfig(**{**config_of(target), "history_days": 2}))
     await sink.open()
-    report = await deliver(sink, [metric(1, 2 * day - 300), metric(2, 2 * day + 300)])
+    report = await deliver(sink, [metric(1, day), metric(2, 2 * day + 300)])
     await sink.close()
     assert [(refused.index, "older than the 2 days" in refused.reason) for refused in report.refused] == [(1, True)]
     assert list(stored(zabbix, target.host).values()) == [["1"]]

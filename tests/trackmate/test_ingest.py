@@ -72,8 +72,7 @@ def test_loading_a_csv_twice_adds_nothing(sidecar: SidecarService, roomy: Path, 
         done = trackmate("ingest", path, "--mapping", mapping, "--url", sidecar.url)
         assert done.returncode == 0, done.stderr
         assert "4,500" in done.stdout
-    assert len(ids(sidecar)) == 9000
-    assert len(set(ids(sidecar))) == 4500
+    assert len(ids(sidecar)) == len(set(ids(sidecar))) == 4500
     assert not list(roomy.glob("*.ingest.json"))
     assert not list(roomy.glob("*.quarantine.ndjson"))
 
@@ -128,8 +127,7 @@ def test_events_without_id_site_or_app_are_completed_and_stay_the_same_when_load
     for _ in range(2):
         done = trackmate("ingest", path, "--url", sidecar.url, "--site", "fab9", "--app", "old")
         assert done.returncode == 1, done.stderr
-    assert len(ids(sidecar)) == 6
-    assert len(set(ids(sidecar))) == 3
+    assert len(ids(sidecar)) == len(set(ids(sidecar))) == 3
     assert {(e["site_id"], e["app"]["name"]) for e in sidecar.events()} == {("fab9", "old")}
     kept = [json.loads(line) for line in (roomy / "events.ndjson.quarantine.ndjson").read_text().splitlines()]
     assert [entry["row"] for entry in kept] == [4, 5]

@@ -159,7 +159,10 @@ class ToolProcess:
             self._ids.append(event_id)
 
     def _send_twice(self, wafer: WaferPlan) -> None:
-        """Report as an old program without the SDK does that misses the first acknowledgement: twice, by plain HTTP."""
+        """Report as an old program without the SDK does that misses the first acknowledgement: twice, by plain HTTP.
+
+        The second time the event goes in a list: the sidecar would know the same bytes again, and the stores are to tell.
+        """
         event = {
             "event_id": uuid7(),
             "timestamp": datetime.now(UTC).isoformat(),
@@ -170,15 +173,15 @@ class ToolProcess:
             "entities": {"tool": self._plan.tool.name, "chamber": wafer.chamber, "wafer": f"{wafer.wafer:02}"},
             "message": f"wafer {wafer.wafer:02} placed in {wafer.chamber}",
         }
-        sent = [self._post(event), self._post(event)]
+        sent = [self._post(event), self._post([event])]
         with self._lock:
             self._ids.append(str(event["event_id"]))
             self._legacy += 1
             self._legacy_acknowledged += any(sent)
 
-    def _post(self, event: dict[str, Any]) -> bool:
+    def _post(self, body: dict[str, Any] | list[dict[str, Any]]) -> bool:
         request = urllib.request.Request(  # noqa: S310 - the sidecar of our own configuration
-            f"{self._orders.sidecar}/v1/ingest/events", json.dumps(event).encode(), {"Content-Type": "application/json"}
+            f"{self._orders.sidecar}/v1/ingest/events", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         for _ in range(_LEGACY_TRIES):
             try:

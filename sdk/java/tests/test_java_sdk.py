@@ -87,13 +87,14 @@ def artefact(toolchain: None) -> Path:
 @pytest.fixture
 def sidecar() -> Iterator[RunningSidecar]:
     """A real sidecar that writes to files."""
-    with RunningSidecar(backends=[files_backend()]) as running:
+    # What a busy machine leaves a program no time to send at its end, the sidecar takes from where the SDK has put it.
+    with RunningSidecar(backends=[files_backend()], adopt=["./adopted"], adopt_grace="100ms") as running:
         yield running
 
 
 def environment(sidecar: RunningSidecar, folder: Path) -> dict[str, str]:
     """What a program is told of the sidecar."""
-    return {"MONITORING_SDK__SIDECAR__URL": sidecar.url, "MONITORING_SDK__SIDECAR__SPOOL_DIR": str(folder / "spool")}
+    return {"MONITORING_SDK__SIDECAR__URL": sidecar.url, "MONITORING_SDK__SIDECAR__SPOOL_DIR": str(sidecar.folder / "adopted")}
 
 
 def class_path(artefact: Path) -> str:
