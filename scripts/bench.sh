@@ -13,7 +13,7 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$fingerprint" ]; then
     echo "$fingerprint" >"$stamp"
 fi
 if [ $# -eq 0 ]; then
-    set -- emit_cost spool_append sidecar_ack attached_backends delivery_rate router_isolation hot_ingest managed_ingest hot_to_delta sql_latency unified_latency
+    set -- emit_cost emit_cost_c emit_cost_java emit_cost_perl emit_cost_r emit_memory spool_append sidecar_ack attached_backends delivery_rate router_isolation hot_ingest managed_ingest hot_to_delta sql_latency unified_latency
 fi
 for name in "$@"; do
     echo "benchmark: $name" >&2
