@@ -257,7 +257,7 @@ async def test_trouble_with_tls_is_not_told_apart(kafka: KafkaService, listener:
     topic = kafka.fresh_topic()
     tls = Tls(ca_file=kafka.authority_file if trusted else None)
     sasl = KafkaSasl(mechanism="PLAIN", username="admin", password=Secret(USERS["admin"])) if listener == "tls" else None
-    async with opened(kafka, topic, listener, tls=tls, sasl=sasl, message_timeout=2, connect_timeout=3) as sink:
+    async with opened(kafka, topic, listener, tls=tls, sasl=sasl, message_timeout=6, connect_timeout=6) as sink:
         if words is None:
             health = await sink.check()
             assert health.ok, health.detail
