@@ -104,7 +104,7 @@ def judge(spool: Path, root: Path, programs: list[Program]) -> None:
     more = True
     while more:
         after = bronze.spool_cursor(lake, reader.spool_id)
-        more = bronze.append_spool(lake, reader.spool_id, reader.read(after, 250_000, 2**28)).more
+        more = bronze.append_spool(lake, reader.spool_id, reader.read(after, 250_000, 2**28)).rows > 0
     while silver.refresh_events(lake).more:
         pass
     with lake.connect() as connection:
