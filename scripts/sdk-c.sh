@@ -5,25 +5,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source=$root/sdk/c
-cache=${TRACKMATE_CACHE:-$HOME/.cache/trackmate}
-packages="libcurl4-openssl-dev libcjson-dev libyaml-dev zlib1g-dev cmake pkg-config g++"
-
-need() {
-    local missing=() name
-    for name in $packages; do
-        [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || missing+=("$name")
-    done
-    [ ${#missing[@]} -eq 0 ] && return
-    if [ "$(id -u)" != 0 ]; then
-        echo "the C SDK needs Debian packages: sudo apt-get install ${missing[*]}" >&2
-        exit 1
-    fi
-    exec 8>"$cache/.apt.lock"
-    flock 8
-    DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}" >&2 ||
-        { apt-get update >&2 && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}" >&2; }
-    flock -u 8
-}
+source "$root/scripts/debian.sh"
 
 # build NAME [cmake options]: prints the folder.
 build() {
@@ -47,8 +29,7 @@ build() {
     echo "$folder"
 }
 
-mkdir -p "$cache"
-need
+debian_packages "the C SDK" libcurl4-openssl-dev libcjson-dev libyaml-dev zlib1g-dev cmake make pkg-config gcc g++
 case "${1:-}" in
 --harness)
     folder=$(build harness -DMON_TESTS=OFF)

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
 # Build the Java SDK: jar, sources, javadoc and TCK, with its POM and what it depends on, into build/sdk/java.
+# --need: only install what it needs, as root on Debian.
 # --harness: build what sdk/java/harness/run needs, once for each state of the sources, and print the folder that holds it.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source=$root/sdk/java
-cache=${TRACKMATE_CACHE:-$HOME/.cache/trackmate}
+source "$root/scripts/debian.sh"
 
 # Maven, without the network when everything is here already.
 maven() {
     mvn --batch-mode --quiet --offline "$@" >/dev/null 2>&1 || mvn --batch-mode --quiet "$@" >&2
 }
 
-if ! command -v mvn >/dev/null || ! command -v javac >/dev/null; then
-    echo "sdk-java: needs a JDK of version 17 or newer and Maven (Debian: apt-get install openjdk-17-jdk-headless maven)" >&2
-    exit 1
-fi
+# A JDK and a Maven that come from elsewhere do as well.
+command -v javac >/dev/null || debian_packages "the Java SDK" openjdk-17-jdk-headless
+command -v mvn >/dev/null || debian_packages "the Java SDK" maven
 
 state=$(cd "$root" && find sdk/java/pom.xml sdk/java/src/main sdk/java/harness contract/config.schema.json -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -c1-16)
 
@@ -52,10 +52,13 @@ share() {
             -cp "$1/harness.jar:$1/monitoring-sdk.jar:$1/lib/*" Harness >/dev/null 2>&1 || rm -f "$1/harness.jsa"
 }
 
-if [ "${1:-}" = "--harness" ]; then
+case "${1:-}" in
+--need) exit ;;
+--harness)
     harness
     exit
-fi
+    ;;
+esac
 
 out=$root/build/sdk/java
 draft=$(mktemp -d)

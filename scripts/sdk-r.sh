@@ -4,12 +4,12 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source=$root/sdk/r
-cache=${TRACKMATE_CACHE:-$HOME/.cache/trackmate}
+source "$root/scripts/debian.sh"
 
-if ! command -v Rscript >/dev/null || ! command -v gcc >/dev/null; then
-    echo "sdk-r: needs R and a C compiler (Debian: apt-get install r-base-core r-base-dev r-cran-curl r-cran-jsonlite r-cran-openssl r-cran-yaml)" >&2
-    exit 1
-fi
+# An R that comes from elsewhere than Debian has packages of its own.
+case $(command -v Rscript) in
+"" | /usr/bin/Rscript) debian_packages "the R SDK" r-base-core r-base-dev r-cran-curl r-cran-jsonlite r-cran-openssl r-cran-yaml ;;
+esac
 
 files() {
     cd "$root" && find sdk/r/DESCRIPTION sdk/r/NAMESPACE sdk/r/R sdk/r/src sdk/r/inst sdk/r/man -type f \

@@ -78,7 +78,10 @@ class Stage:
 
     def _start(self) -> Harness:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MONITORING_")}
-        return Harness([self.program], cwd=self.work, env={**environment, **self.environment})
+        # Where a program that is killed leaves what it would have tidied up.
+        temporary = self.folder / "tmp"
+        temporary.mkdir(exist_ok=True)
+        return Harness([self.program], cwd=self.work, env={**environment, "TMPDIR": str(temporary), **self.environment})
 
     def filled(self, value: Any) -> Any:
         """A step's value with `$…` replaced by what is meant: `$URL`, `$SPOOL`, `$WORK`, `$CLOSED_PORT`, and what was saved."""

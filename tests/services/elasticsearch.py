@@ -102,6 +102,8 @@ class Elasticsearch(Service):
         home = self.folder / "home"
         shutil.copytree(distribution(), home, copy_function=_link)
         self._configure(home / "config")
+        temporary = self.folder / "tmp"
+        temporary.mkdir()
         options: dict[str, Any] = {}
         if os.geteuid() == 0:
             entry = pwd.getpwnam(_ORDINARY_USER)
@@ -117,6 +119,7 @@ class Elasticsearch(Service):
                 "ES_JAVA_OPTS": "-Xms512m -Xmx512m",
                 "CLI_JAVA_OPTS": "-Xms4m -Xmx64m -XX:+UseSerialGC -XX:TieredStopAtLevel=1",
                 "HOME": str(self.folder),
+                "ES_TMPDIR": str(temporary),
             },
             **options,
         )

@@ -14,7 +14,6 @@ import pytest
 from tests.services.apt import ensure_packages
 
 ROOT = Path(__file__).parents[3]
-NEEDED = ("libcurl4-openssl-dev", "libcjson-dev", "libyaml-dev", "zlib1g-dev", "cmake", "pkg-config", "g++")
 OPTIONS = {
     "release": (),
     "sanitize": ("-DMON_SANITIZE=ON",),
@@ -29,7 +28,6 @@ def build() -> Callable[[str], Path]:
     """The folder of a build: `release`, `sanitize` or `fuzz`."""
 
     def make(name: str) -> Path:
-        ensure_packages(*NEEDED)
         if name == "fuzz":
             ensure_packages("clang-14", "libclang-rt-14-dev")
         command = [str(ROOT / "scripts" / "sdk-c.sh"), "--build", name, *OPTIONS[name]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from sinks.elk_index import IndexName, index_template
-from tests.services.apt import ensure_packages
 from tests.services.base import CACHE, cache_lock, wait_until
 from tests.sidecar.harness import RunningSidecar, files_backend
 
@@ -72,8 +70,7 @@ def maven(*arguments: str, cwd: Path) -> str:
 @pytest.fixture(scope="module", autouse=True)
 def toolchain() -> None:
     """A JDK and Maven."""
-    if shutil.which("mvn") is None or shutil.which("javac") is None:
-        ensure_packages("openjdk-17-jdk-headless", "maven")
+    run([ROOT / "scripts" / "sdk-java.sh", "--need"], cwd=ROOT)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from sinks.elk_index import IndexName, index_template
-from tests.services.apt import ensure_packages
 from tests.services.base import wait_until
 from tests.sidecar.harness import RunningSidecar, files_backend
 
@@ -53,7 +52,7 @@ def run(command: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str] | No
 @pytest.fixture(scope="module", autouse=True)
 def toolchain() -> None:
     """What the SDK needs from Debian."""
-    ensure_packages("perl", "make", "libyaml-libyaml-perl", "libjson-xs-perl", "libio-socket-ssl-perl")
+    run([ROOT / "scripts" / "sdk-perl.sh", "--need"], cwd=ROOT)
 
 
 @pytest.fixture(scope="module")

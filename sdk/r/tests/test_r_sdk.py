@@ -8,7 +8,6 @@ import hmac
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,10 +25,6 @@ from tests.sidecar.harness import RunningSidecar, files_backend
 ROOT = Path(__file__).parents[3]
 SDK = ROOT / "sdk" / "r"
 EXAMPLES = ROOT / "examples" / "r"
-PACKAGES = (
-    "r-base-core", "r-base-dev", "r-cran-curl", "r-cran-jsonlite", "r-cran-openssl", "r-cran-yaml",
-    "r-cran-testthat", "r-cran-knitr",
-)  # fmt: skip
 
 THREE_LINES = """
 library(monitoring)
@@ -56,8 +51,8 @@ def run(command: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str] | No
 @pytest.fixture(scope="module", autouse=True)
 def toolchain() -> None:
     """R and the packages that ours is built on."""
-    if shutil.which("Rscript") is None or shutil.which("gcc") is None or not Path("/usr/lib/R/site-library/testthat").is_dir():
-        ensure_packages(*PACKAGES)
+    run([ROOT / "scripts" / "sdk-r.sh", "--library"], cwd=ROOT)
+    ensure_packages("r-cran-testthat", "r-cran-knitr")
 
 
 @pytest.fixture(scope="module")
