@@ -25,7 +25,7 @@ debian_packages() {
 }
 
 _apt_install() {
-    DEBIAN_FRONTEND=noninteractive LC_ALL=C apt-get install --yes --no-install-recommends "$@" >"$cache/apt.log" 2>&1 || {
+    DEBIAN_FRONTEND=noninteractive LC_ALL=C apt-get -o DPkg::Lock::Timeout=600 install --yes --no-install-recommends "$@" >"$cache/apt.log" 2>&1 || {
         tail -n 20 "$cache/apt.log" >&2
         return 1
     }

@@ -29,7 +29,8 @@ def ensure_packages(*names: str) -> None:
         if os.geteuid() != 0:
             message = f"these tests need Debian packages: sudo apt-get install {' '.join(missing)}"
             raise RuntimeError(message)
-        install = ["apt-get", "install", "--yes", "--no-install-recommends", *missing]
+        # Another program of the machine, such as unattended upgrades, may be at it.
+        install = ["apt-get", "-o", "DPkg::Lock::Timeout=600", "install", "--yes", "--no-install-recommends", *missing]
         done = subprocess.run(install, env=_ENVIRONMENT, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             # The lists may be missing or stale, as in a fresh container.
