@@ -5,10 +5,12 @@ package Monitoring::SDK::Transport;
 use v5.36;
 
 use Errno       qw(EAGAIN EINPROGRESS EINTR EWOULDBLOCK);
+use File::Spec  ();
 use IO::Handle  ();
 use Fcntl       qw(F_GETFL F_SETFL O_NONBLOCK);
 use Socket      qw(:addrinfo IPPROTO_TCP SOCK_STREAM SOL_SOCKET SO_ERROR TCP_NODELAY);
 
+use Monitoring::SDK::JSON  ();
 use Monitoring::SDK::Retry ();
 
 our $VERSION = '0.1.0';
@@ -19,6 +21,13 @@ use constant {
     LARGEST_ANSWER => 4 * 1024 * 1024,
     CHUNK          => 64 * 1024,
 };
+
+# What is wrong with a server's certificate, by OpenSSL's numbers (x509_vfy.h).
+my %FAULT = (
+    (map { ($_ => 'is not trusted (%s): if it is the right server, name its authority in SSL_CERT_FILE or tls.ca_file') } 2, 18 .. 21, 27),
+    9  => 'is not valid yet (%s): set the clocks of both machines right',
+    10 => "has expired (%s): renew it there, or set this machine's clock right",
+);
 
 # A transport to one URL. `options`: `tls` (ca_file, verify, cert_file, key_file) and `permit`, which is given the addresses of the
 # host (packed, as of getaddrinfo) and answers with those that may be connected to.
@@ -46,6 +55,16 @@ sub path      ($self) { return $self->{path} }
 sub origin    ($self) { return "$self->{scheme}://$self->{authority}" }
 
 sub is_loopback ($self) { return $self->{host} eq 'localhost' || $self->{host} eq '::1' || $self->{host} =~ /\A127[.]/ }
+
+# The `tls` block of a backend as an option of `new`; its files are relative to the folder `base` (undef: the working folder).
+sub tls_of ($block, $base) {
+    my %tls = %{ $block // {} };
+    for (grep { defined } @tls{qw(ca_file cert_file key_file)}) {
+        $_ = (File::Spec->rel2abs($_, $base) =~ /\A(.*)\z/s)[0];    # the configuration is trusted
+    }
+    $tls{verify} = Monitoring::SDK::JSON::truth($tls{verify}) if exists $tls{verify};
+    return \%tls;
+}
 
 # The answer to a request: a hash with `status`, `headers` (names in lower case) and `body`; or with `error`, and `timed_out`.
 # Never dies. `request`: `method`, `path`, `headers`, `body`.
@@ -197,24 +216,38 @@ sub _connect ($self, $deadline) {
 sub _secured ($self, $socket, $deadline) {
     require IO::Socket::SSL;
     my $tls = $self->{tls};
+    my $fault = 0;
     my %options = (
         SSL_startHandshake  => 0,
         SSL_hostname        => $self->{host},
         SSL_verifycn_name   => $self->{host},
         SSL_verifycn_scheme => 'http',
         SSL_verify_mode     => $tls->{verify} // 1 ? IO::Socket::SSL::SSL_VERIFY_PEER() : IO::Socket::SSL::SSL_VERIFY_NONE(),
+        SSL_verify_callback => sub ($is_good, $store, @) {
+            $fault ||= Net::SSLeay::X509_STORE_CTX_get_error($store) if !$is_good;
+            return $is_good;
+        },
         (defined $tls->{ca_file}   ? (SSL_ca_file   => $tls->{ca_file})   : ()),
         (defined $tls->{cert_file} ? (SSL_cert_file => $tls->{cert_file}) : ()),
         (defined $tls->{key_file}  ? (SSL_key_file  => $tls->{key_file})  : ()),
     );
-    IO::Socket::SSL->start_SSL($socket, %options) or die "no TLS: " . IO::Socket::SSL::errstr() . "\n";
+    for (grep { defined } @{$tls}{qw(ca_file cert_file key_file)}) { -r or die "no TLS: can't read $_: $!\n" }
+    IO::Socket::SSL->start_SSL($socket, %options) or die 'no TLS: ' . IO::Socket::SSL::errstr() . "\n";
     until ($socket->connect_SSL) {
         my $error = $IO::Socket::SSL::SSL_ERROR // '';
         if    ($error == IO::Socket::SSL::SSL_WANT_READ())  { _wait($socket, 0, $deadline) }
         elsif ($error == IO::Socket::SSL::SSL_WANT_WRITE()) { _wait($socket, 1, $deadline) }
-        else                                                { die "no TLS: $error\n" }
+        else                                                { die 'no TLS: ' . $self->_explained($error, $fault) . "\n" }
     }
     return $socket;
+}
+
+# Why a handshake failed.
+sub _explained ($self, $error, $fault) {
+    return "the certificate is for another name than $self->{host}: use a name that it holds" if $error =~ /hostname verification/;
+    return $error if !$fault;
+    my $said = Net::SSLeay::X509_verify_cert_error_string($fault);
+    return 'the certificate ' . sprintf $FAULT{$fault} // 'is refused (%s)', $said;
 }
 
 sub _send ($self, $data, $deadline) {
@@ -285,6 +318,10 @@ used. A forked child drops the connection of its parent. https needs L<IO::Socke
 =head2 new($url, %options)
 
 A transport to one server.
+
+=head2 tls_of(\%block, $base)
+
+A function: the C<tls> block of a backend as the option C<tls>.
 
 =head2 request(\%request, $timeout)
 

@@ -46,11 +46,10 @@ sub problems ($class, $config, $base) {
 sub new ($class, $settings, $sidecar, $emitter_id) {
     my $config = $settings->{config};
     my @urls   = ref $config->{url} ? @{ $config->{url} } : $config->{url};
-    my %tls    = %{ $config->{tls} // {} };
-    $tls{verify} = Monitoring::SDK::JSON::truth($tls{verify}) if exists $tls{verify};
+    my $tls = Monitoring::SDK::Transport::tls_of($config->{tls}, $settings->{base});
     my $manages = $config->{manage_template} // 1;
     my $self = bless {
-        transports => [map { Monitoring::SDK::Transport->new(m{\A(.*?)/*\z}s, tls => \%tls) } @urls],
+        transports => [map { Monitoring::SDK::Transport->new(m{\A(.*?)/*\z}s, tls => $tls) } @urls],
         index      => $config->{index} // 'monitoring',
         headers    => { 'Content-Type' => 'application/json' },
         manages    => Monitoring::SDK::JSON::kind_of($manages) eq 'boolean' ? Monitoring::SDK::JSON::truth($manages) : 1,

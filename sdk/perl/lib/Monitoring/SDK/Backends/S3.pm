@@ -67,11 +67,10 @@ sub new ($class, $settings, $sidecar, $emitter_id) {
     ($endpoint) = $endpoint =~ m{\A(.*?)/*\z}s;
     my $prefix = $config->{prefix} // 'events/';
     $prefix .= '/' if length $prefix && $prefix !~ m{/\z};
-    my %tls = %{ $config->{tls} // {} };
-    $tls{verify} = Monitoring::SDK::JSON::truth($tls{verify}) if exists $tls{verify};
+    my $tls = Monitoring::SDK::Transport::tls_of($config->{tls}, $settings->{base});
     my ($key, $secret, $token) = _credentials($config);
     my $self = bless {
-        transport   => Monitoring::SDK::Transport->new($endpoint, tls => \%tls),
+        transport   => Monitoring::SDK::Transport->new($endpoint, tls => $tls),
         base        => $in_path ? "/$bucket/" : '/',
         prefix      => $prefix,
         bucket      => $bucket,

@@ -6,7 +6,6 @@ use v5.36;
 
 use Compress::Zlib ();
 use Digest::SHA    qw(hmac_sha256_hex sha256_hex);
-use File::Spec     ();
 use Socket         qw(AF_INET AF_INET6 unpack_sockaddr_in unpack_sockaddr_in6);
 
 use Monitoring::SDK::Backends::Sidecar ();
@@ -54,13 +53,9 @@ sub problems ($class, $config, $base) {
 sub new ($class, $settings, $sidecar, $emitter_id) {
     my $config = $settings->{config};
     my ($url) = $config->{url} =~ /\A(.*)\z/s;
-    my %tls = %{ $config->{tls} // {} };
-    for (grep { defined } @tls{qw(ca_file cert_file key_file)}) {
-        $_ = (File::Spec->rel2abs($_, $settings->{base}) =~ /\A(.*)\z/s)[0];
-    }
-    $tls{verify} = Monitoring::SDK::JSON::truth($tls{verify}) if exists $tls{verify};
+    my $tls = Monitoring::SDK::Transport::tls_of($config->{tls}, $settings->{base});
     my $may_be_private = $config->{allow_private} && Monitoring::SDK::JSON::truth($config->{allow_private});
-    my $transport = Monitoring::SDK::Transport->new($url, tls => \%tls, $may_be_private ? () : (permit => \&_public_only));
+    my $transport = Monitoring::SDK::Transport->new($url, tls => $tls, $may_be_private ? () : (permit => \&_public_only));
     my @secrets = grep { length >= 6 } $transport->path, $config->{secret} // '',
         map { ($_, (split ' ')[-1] // '') } values %{ $config->{headers} // {} };
     return bless { config => $config, transport => $transport, body => $config->{body} // 'ndjson', secrets => \@secrets }, $class;
