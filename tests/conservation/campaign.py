@@ -18,9 +18,10 @@ from lakehouse.config import LakeConfig
 from lakehouse.lake import Lake
 from sidecar.spool.checkpoint import load_checkpoint
 from sidecar.spool.reader import SpoolReader
-from tests.conservation.parts import Chain, full
+from tests.conservation.parts import Chain
 from tests.conservation.verdict import Expected, Verdict, judge
 from tests.services.base import wait_until
+from tests.services.small_disk import full
 from tests.services.toxiproxy import Toxiproxy
 
 KILLABLE = ("sidecar", "gateway", "postgres", "replicator")

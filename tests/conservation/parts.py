@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,34 +162,3 @@ class Chain:
         for name in ("replicator", "sidecar", "gateway", "postgres"):
             self.parts[name].stop()
         self._client.close()
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[bool]:
-    """A tmpfs of its own for the spool where this user may mount one; says whether it could."""
-    folder.mkdir(parents=True, exist_ok=True)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True).returncode == 0
-    try:
-        yield mounted
-    finally:
-        if mounted:
-            # Lazily: a process that died may hold it for a moment longer.
-            subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-@contextlib.contextmanager
-def full(folder: Path) -> Iterator[None]:
-    """Fill the file system that holds `folder` to its last byte, and free it again."""
-    ballast = folder / "ballast"
-    try:
-        with ballast.open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(b"\0" * 65536)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    while True:
-                        file.write(b"\0" * 512)
-        yield
-    finally:
-        ballast.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from tests.conservation.campaign import Campaign, Plan
-from tests.conservation.parts import small_disk
+from tests.services.small_disk import small_disk
 from tests.services.toxiproxy import Toxiproxy
 
 

@@ -10,7 +10,6 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import pytest
 
 from sinks.base import SinkBatch, Unavailable
 from sinks.filesystem import FilesystemConfig, FilesystemSink
+from tests.services.small_disk import remount, small_disk
 from tests.sidecar.harness import event, read_lines
 from tests.sinks.suite import SPOOL_ID, batch_of, by_id
 from tests.sinks.test_filesystem_parquet import HOUR, as_row, complete_lines, folder_at, numbered, rows_of
@@ -112,22 +112,6 @@ def test_many_kills_lose_or_double_events(tmp_path: Path, form: str, seed: int) 
     kill_while_writing(tmp_path, form, kills=25, seed=seed)
 
 
-@contextlib.contextmanager
-def mounted(folder: Path, *options: str) -> Iterator[bool]:
-    """A tmpfs on `folder` where this user may mount one; says whether it could."""
-    folder.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", folder], capture_output=True)
-    try:
-        yield done.returncode == 0
-    finally:
-        if done.returncode == 0:
-            subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def remount(folder: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
-
-
 async def fill(sink: FilesystemSink, items: list[dict[str, Any]]) -> tuple[int, str]:
     """Deliver until the disk takes no more: how many events were acknowledged, and what was said."""
     for first in range(1, len(items), 20):
@@ -141,7 +125,7 @@ async def fill(sink: FilesystemSink, items: list[dict[str, Any]]) -> tuple[int, 
 @FORMATS
 async def test_full_disk_loses_or_doubles_events_or_is_not_named(tmp_path: Path, form: str) -> None:
     disk = tmp_path / "disk"
-    with mounted(disk, "size=1m") as can_mount:
+    with small_disk(disk, "1m") as can_mount:
         if not can_mount:
             assert os.geteuid() != 0, "root can mount a small disk"
             return
@@ -163,7 +147,7 @@ async def test_full_disk_loses_or_doubles_events_or_is_not_named(tmp_path: Path,
 def test_disk_full_of_lines_can_not_be_made_into_rows_later(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     items = [event(message=os.urandom(3000).hex()) for _ in range(150)]  # what does not compress needs room twice
-    with mounted(disk, "size=1m") as can_mount:
+    with small_disk(disk, "1m") as can_mount:
         if not can_mount:
             assert os.geteuid() != 0, "root can mount a small disk"
             return
@@ -182,7 +166,7 @@ def test_disk_full_of_lines_can_not_be_made_into_rows_later(tmp_path: Path) -> N
 async def test_read_only_disk_is_not_named(tmp_path: Path, form: str) -> None:
     disk = tmp_path / "disk"
     items = [event() for _ in range(6)]
-    with mounted(disk, "size=4m") as can_mount:
+    with small_disk(disk, "4m") as can_mount:
         if not can_mount:
             assert os.geteuid() != 0, "root can mount a small disk"
             return

@@ -7,8 +7,6 @@ import errno
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from sidecar.spool.admission import SpoolConfig
 from sidecar.spool.errors import SpoolUnavailable
 from sidecar.spool.log import SpoolLog
 from sidecar.spool.reader import SpoolReader
+from tests.services.small_disk import small_disk
 from tests.sidecar.spool.memory_disk import MemoryDisk
 
 FOLDER = Path("/spool")
@@ -279,22 +278,6 @@ print("survived")
 """
 
 
-@contextmanager
-def small_disk(folder: Path) -> Iterator[str]:
-    """A tmpfs of 1 MiB on `folder` where mounting is permitted, else a limit on file sizes; yields which."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    except OSError:
-        mounted = False
-    try:
-        yield "tmpfs" if mounted else "limit"
-    finally:
-        if mounted:
-            subprocess.run(["umount", str(folder)], check=True)
-
-
 def run_on(mode: str, folder: Path) -> str:
     done = subprocess.run([sys.executable, "-c", FULL_DISK, mode, str(folder)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -302,8 +285,8 @@ def run_on(mode: str, folder: Path) -> str:
 
 
 def test_a_full_disk_loses_acknowledged_events(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk") as mode:
-        assert run_on(mode, tmp_path / "disk") == "survived\n"
+    with small_disk(tmp_path / "disk", "1m") as mounted:
+        assert run_on("tmpfs" if mounted else "limit", tmp_path / "disk") == "survived\n"
 
 
 def test_a_limit_on_file_sizes_loses_acknowledged_events(tmp_path: Path) -> None:
