@@ -165,9 +165,16 @@ class Sender:
             self._metrics.breaker.set(self.breaker.state.value)
             self._change.notify()
         self.breaker.succeeded()
+        if probe:
+            self._works_again()
         self._metrics.breaker.set(self.breaker.state.value)
         self.concurrency.succeeded(self._clock() - flight.began, full=full and not report.retry)
         await self._settle(flight, batch, report)
+
+    def _works_again(self) -> None:
+        """What was put off because the system was down is due now; what the system itself asked for still holds."""
+        for flight in self._troubled:
+            flight.backoff_until = 0.0
 
     def _put_off(self, flight: Flight, error: Exception, *, probe: bool) -> None:
         """All of a batch is tried again later, and the others too if the system asked for patience."""
