@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -15,19 +15,15 @@ from typing import Any
 import pytest
 
 from tests.services.base import free_port, wait_until
+from tests.services.certificates import TestAuthority
 from tests.services.proxy import Proxy
+from tests.services.scripted_http import ScriptedHttp
 from tests.services.toxiproxy import Toxiproxy
 from tests.sidecar.harness import RunningSidecar, events, files_backend, managed_backend
 from tests.sidecar.test_running import Sender, ids
 from tests.sinks.gateway_double import Answer, GatewayDouble
 
 NewSidecar = Callable[..., RunningSidecar]
-
-
-@pytest.fixture(scope="module")
-def toxiproxy() -> Iterator[Toxiproxy]:
-    with Toxiproxy() as server:
-        yield server
 
 
 def test_answer_that_comes_after_half_a_minute_holds_up_another_backend(
@@ -56,8 +52,13 @@ def test_connections_that_are_cut_in_the_middle_lose_or_double_events(
         backends=[managed_backend(f"http://127.0.0.1:{link.port}", probe_interval="100ms", timeout="2s")]
     ).start()
     sent: list[dict[str, Any]] = []
-    for toxic in ({"kind": "reset_peer", "timeout": 5}, {"kind": "limit_data", "bytes": 60}):
-        link.poison(**toxic)  # type: ignore[arg-type]
+    cuts: list[dict[str, Any]] = [
+        {"kind": "reset_peer", "timeout": 5},
+        {"kind": "limit_data", "bytes": 60},
+        {"kind": "limit_data", "bytes": 900, "stream": "upstream"},  # in the middle of the request's body
+    ]
+    for toxic in cuts:
+        link.poison(**toxic)
         batch = events(30)
         sent += batch
         sidecar.post(batch)
@@ -67,26 +68,81 @@ def test_connections_that_are_cut_in_the_middle_lose_or_double_events(
     assert set(gateway.events) == ids(sent)
 
 
-def test_full_disk_of_one_backend_stops_another_or_loses_events(new_sidecar: NewSidecar, gateway: GatewayDouble) -> None:
-    sidecar = new_sidecar(
-        backends=[files_backend("files", probe_interval="200ms"), managed_backend(gateway.url)],
-    ).start()
-    first = events(10)
-    sidecar.post(first)
-    sidecar.wait_for_backend("files", position=10)
-    # Whatever is written there meets a full disk, as the kernel tells it.
-    state = sidecar.folder / "out" / ".state" / f"{sidecar.health()['spool']['id']}.json.tmp"
-    state.symlink_to("/dev/full")
-    sent = events(40)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (500, {"Content-Type": "text/html"}, b"<html>oops</html>"),
+        (200, {"Content-Type": "text/html"}, b"<html>Log in to the hotel's network</html>"),
+        (202, {"Content-Type": "application/json"}, b'{"accepted": 3'),
+        (202, {}, b""),
+    ],
+    ids=["500", "another page", "cut JSON", "nothing"],
+)
+def test_answer_that_is_not_json_swallows_events_or_makes_dead_letters(
+    answer: Answer, new_sidecar: NewSidecar, gateway: GatewayDouble
+) -> None:
+    gateway.fault = lambda _: answer
+    sidecar = new_sidecar(backends=[managed_backend(gateway.url, probe_interval="100ms"), files_backend()]).start()
+    sent = events(30)
     sidecar.post(sent)
-    sidecar.wait_for_backend("managed", position=50)
-    told = sidecar.wait_for_backend("files", state="down")
-    assert "the disk is full: make room" in told["error"]
-    assert told["lag_events"] == 40
-    state.unlink()
-    sidecar.wait_for_backend("files", seconds=60, lag_events=0, state="ok")
-    assert Counter(item["event_id"] for item in sidecar.delivered()) == Counter(ids(first + sent))
-    assert set(gateway.events) == ids(first + sent)
+    told = sidecar.wait_for_backend("managed", seconds=60, state="down")
+    assert gateway.url in told["error"]
+    assert (told["lag_events"], told["refused"]) == (30, 0)
+    sidecar.wait_for_backend("files", seconds=60, position=30)
+    gateway.fault = None
+    sidecar.wait_for_backend("managed", seconds=60, lag_events=0, state="ok")
+    assert set(gateway.events) == ids(sent)
+    assert sidecar.dead("managed") == []
+
+
+def test_name_that_does_not_resolve_holds_up_others_or_needs_a_restart(new_sidecar: NewSidecar, gateway: GatewayDouble) -> None:
+    lost = managed_backend("http://no-such-host.invalid:17080", probe_interval="200ms")
+    sidecar = new_sidecar(backends=[lost, files_backend()]).start()
+    sent = events(30)
+    sidecar.post(sent)
+    sidecar.wait_for_backend("files", seconds=60, position=30)
+    told = sidecar.wait_for_backend("managed", seconds=60, state="down")
+    assert "no-such-host.invalid" in told["error"]
+    assert "DNS" in told["error"]
+    assert told["lag_events"] == 30
+    sidecar.settings["backends"] = [managed_backend(gateway.url), files_backend()]
+    sidecar.write_config()
+    sidecar.hang_up()
+    sidecar.wait_for_backend("managed", seconds=60, lag_events=0, state="ok")
+    assert set(gateway.events) == ids(sent)
+
+
+def test_certificate_that_expires_midway_is_taken_or_loses_events(new_sidecar: NewSidecar, tmp_path: Path) -> None:
+    authority, port = TestAuthority(tmp_path), free_port()
+    config = {"url": f"https://127.0.0.1:{port}/hook", "allow_private": True, "tls": {"ca_file": str(authority.file)}}
+    webhook = {"name": "hook", "type": "webhook", "probe_interval": "200ms", "config": config}
+    sidecar = new_sidecar(backends=[webhook, files_backend()])
+    with ScriptedHttp(port=port, certificate=authority.issue("127.0.0.1")) as server:
+        sidecar.start()
+        first = events(10)
+        sidecar.post(first)
+        sidecar.wait_for_backend("hook", seconds=60, position=10)
+        assert received(server) == ids(first)
+    later = events(20)
+    with ScriptedHttp(port=port, certificate=authority.expired("127.0.0.1")) as server:
+        sidecar.post(later)
+        told = wait_until(
+            lambda: next((error for error in [sidecar.backend("hook")["error"]] if error and "expired" in error), None),
+            seconds=60,
+            what="the certificate's end to be told",
+        )
+        assert "certificate" in told
+        sidecar.wait_for_backend("files", seconds=60, position=30)
+        assert server.asked == []
+    with ScriptedHttp(port=port, certificate=authority.issue("127.0.0.1")) as server:
+        sidecar.wait_for_backend("hook", seconds=60, lag_events=0, state="ok")
+        assert received(server) == ids(later)
+    assert sidecar.dead("hook") == []
+
+
+def received(server: ScriptedHttp) -> set[str]:
+    """The ids of the events that were posted there."""
+    return {line["event_id"] for asked in server.asked for line in asked.lines}
 
 
 def test_nine_dead_backends_keep_the_tenth_from_anything(new_sidecar: NewSidecar) -> None:
@@ -149,7 +205,7 @@ def as_a_date(seconds: int) -> str:
     return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds + 1), usegmt=True)
 
 
-@pytest.mark.parametrize(("status", "form"), [(429, in_seconds), (503, as_a_date)])
+@pytest.mark.parametrize(("status", "form"), [(429, in_seconds), (429, as_a_date), (503, as_a_date)])
 def test_call_comes_before_the_system_asked_for_it(
     form: Callable[[int], str], status: int, new_sidecar: NewSidecar, gateway: GatewayDouble
 ) -> None:

@@ -41,29 +41,28 @@ def stored(folder: Path) -> Counter[str]:
 
 @pytest.mark.parametrize("concurrency", ["adaptive", 4])
 def test_kill_in_the_middle_of_several_calls_loses_or_doubles_events(
-    concurrency: str | int, new_sidecar: NewSidecar, versitygw: VersityGw
+    concurrency: str | int, new_sidecar: NewSidecar, versitygw: VersityGw, toxiproxy: Toxiproxy
 ) -> None:
     bucket = versitygw.fresh_bucket()
-    with Toxiproxy() as toxiproxy:
-        link = toxiproxy.link("s3", versitygw.port)
-        link.poison("latency", latency=150)
-        sidecar = new_sidecar(backends=[s3_backend(versitygw, bucket, link.port, concurrency=concurrency, timeout="60s")]).start()
-        sent: list[str] = []
-        for _ in range(24):
-            batch = events(100, message="x" * 8000, attributes={"more": "y" * 12_000})
-            answer = sidecar.post(ndjson(batch), headers={"Content-Type": "application/x-ndjson"}, timeout=60)
-            assert answer.status_code == 202
-            sent += [item["event_id"] for item in batch]
-        state = wait_until(
-            lambda: next((s for s in [sidecar.backend("archive")] if s["in_flight"] > 1), None),
-            seconds=60,
-            what="two calls at once",
-            interval=0.01,
-        )
-        assert state["concurrency_max"] == 4
-        assert state["concurrency"] > 1
-        assert 0 < state["bytes_in_flight"] < 32 * 1024 * 1024
-        sidecar.kill()
-        sidecar.start()
-        sidecar.wait_for_backend("archive", seconds=120, lag_events=0)
-        assert stored(versitygw.buckets / bucket) == Counter(sent)
+    link = toxiproxy.link(bucket, versitygw.port)
+    link.poison("latency", latency=150)
+    sidecar = new_sidecar(backends=[s3_backend(versitygw, bucket, link.port, concurrency=concurrency, timeout="60s")]).start()
+    sent: list[str] = []
+    for _ in range(24):
+        batch = events(100, message="x" * 8000, attributes={"more": "y" * 12_000})
+        answer = sidecar.post(ndjson(batch), headers={"Content-Type": "application/x-ndjson"}, timeout=60)
+        assert answer.status_code == 202
+        sent += [item["event_id"] for item in batch]
+    state = wait_until(
+        lambda: next((s for s in [sidecar.backend("archive")] if s["in_flight"] > 1), None),
+        seconds=60,
+        what="two calls at once",
+        interval=0.01,
+    )
+    assert state["concurrency_max"] == 4
+    assert state["concurrency"] > 1
+    assert 0 < state["bytes_in_flight"] < 32 * 1024 * 1024
+    sidecar.kill()
+    sidecar.start()
+    sidecar.wait_for_backend("archive", seconds=120, lag_events=0)
+    assert stored(versitygw.buckets / bucket) == Counter(sent)
