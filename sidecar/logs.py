@@ -35,5 +35,5 @@ def configure(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for name in ("httpx", "httpcore", "asyncio", "_granian", "elastic_transport"):
+    for name in ("aiohttp", "asyncio", "_granian", "elastic_transport"):
         logging.getLogger(name).setLevel(logging.WARNING)

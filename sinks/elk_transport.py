@@ -6,12 +6,11 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import elastic_transport
-import httpx
 from elastic_transport import ApiResponseMeta, BaseAsyncNode, HttpHeaders, NodeConfig
 from elastic_transport._node import NodeApiResponse
 
 from sinks.base import Unavailable
-from sinks.http_client import HttpClient
+from sinks.http_client import HttpClient, NoAnswer
 
 _CLIENT: Final = "trackmate_client"
 _PORTS: Final = {"http": 80, "https": 443}
@@ -36,8 +35,7 @@ class SharedClientNode(BaseAsyncNode):
         try:
             answer = await self._http.request(method, self.base_url + target, content=body, headers=headers)
         except Unavailable as error:
-            slow = isinstance(error.__cause__, httpx.ReadTimeout | httpx.WriteTimeout)
-            kind = elastic_transport.ConnectionTimeout if slow else elastic_transport.ConnectionError
+            kind = elastic_transport.ConnectionTimeout if isinstance(error, NoAnswer) else elastic_transport.ConnectionError
             raise kind(str(error), errors=(error,)) from error
         # A deprecation is for who wrote this client; without security each answer has one.
         kept = HttpHeaders({name: value for name, value in answer.headers.items() if name.lower() != "warning"})

@@ -8,8 +8,6 @@ import ssl
 from collections.abc import Iterator
 from typing import Final
 
-import httpx
-
 _ATTRIBUTES: Final = ("os_error", "reason", "errors", "original_error", "exceptions")
 """Where libraries keep the error behind theirs: aiohttp, urllib3, the Elasticsearch transport, SQLAlchemy, exception groups."""
 
@@ -64,8 +62,8 @@ def _dns(error: BaseException) -> str | None:
 def _tls(error: BaseException) -> str | None:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _certificate(error) if hasattr(error, "verify_code") else None  # aiohttp's own has none, the one behind it has
-    if not isinstance(error, ssl.SSLError) or isinstance(error, _NOT_TLS_ITSELF):
-        return None
+    if not isinstance(error, ssl.SSLError) or isinstance(error, _NOT_TLS_ITSELF) or not hasattr(error, "reason"):
+        return None  # nor has its own here
     reason = error.reason or ""
     if reason in _NO_TLS_THERE:
         return "it does not speak TLS at this port: is the port right, or is the address meant to begin with http://?"
@@ -105,14 +103,7 @@ def _refused(error: BaseException) -> str | None:
 
 
 def _timeout(error: BaseException) -> str | None:
-    match error:
-        case httpx.ConnectTimeout():
-            return "the connection could not be made in time: is the host up, and does a firewall let this machine through?"
-        case httpx.PoolTimeout():
-            return "no connection became free in time: it answers too slowly"
-        case httpx.TimeoutException() | TimeoutError():
-            return "it did not answer in time: is it overloaded or hung?"
-    return None
+    return "it did not answer in time: is it overloaded or hung?" if isinstance(error, TimeoutError) else None
 
 
 def _route(error: BaseException) -> str | None:
@@ -126,12 +117,6 @@ def _route(error: BaseException) -> str | None:
 
 
 def _cut(error: BaseException) -> str | None:
-    if isinstance(error, httpx.RemoteProtocolError):
-        return f"it broke off, or its answer is not HTTP ({_first_line(error)}): is this the right port?"
-    if isinstance(error, ConnectionError | EOFError | ssl.SSLEOFError | ssl.SSLZeroReturnError | httpx.NetworkError):
+    if isinstance(error, ConnectionError | EOFError | ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return "the connection was cut in the middle: did it restart, or does something between break off?"
     return None
-
-
-def _first_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

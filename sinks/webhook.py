@@ -19,14 +19,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-import httpx
 import msgspec
 from msgspec import Meta
+from yarl import URL
 
 from contract.settings import Secret
 from sinks.base import DeliveryReport, Health, Refused, SinkBatch, SinkError, SinkLimits, Throttled, Unavailable, event_id_of
 from sinks.http_answers import Answer
-from sinks.http_client import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, HttpClient, Seconds
+from sinks.http_client import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, HttpClient, NotConnected, Seconds
 from sinks.tls import Tls
 from sinks.webhook_address import resolve
 from sinks.webhook_template import SAMPLE, Template
@@ -45,7 +45,7 @@ _RESERVED: Final = frozenset(
 )  # fmt: skip
 _TOKEN_CHARACTERS: Final = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _CONTENT_TYPES: Final = {"ndjson": "application/x-ndjson", "array": "application/json", "event": "application/json"}
-_PORTS: Final = {"http": 80, "https": 443}
+_SCHEMES: Final = ("http", "https")
 
 _TRY_AGAIN: Final = frozenset({401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 415, 421, 423, 424, 425, 426, 429, 451})
 """Statuses 4xx that are about the endpoint, the credential or the moment; all others are about what was sent (RFC 9110)."""
@@ -91,7 +91,7 @@ class WebhookConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         """Refuse what no single setting shows to be wrong. Raises ValueError, which shows no secret."""
         parts = urlsplit(self.url.reveal())
-        if parts.scheme not in _PORTS or not parts.hostname or parts.username is not None or parts.fragment:
+        if parts.scheme not in _SCHEMES or not parts.hostname or parts.port == 0 or parts.username is not None or parts.fragment:
             message = "`url` must be an http:// or https:// address without a name, a password or a # in it"
             raise ValueError(message)
         if bool(self.template) != (self.body == "template"):
@@ -155,9 +155,12 @@ class WebhookSink:
         self.name = name
         self._config = config
         self._clock = clock
-        url = httpx.URL(config.url.reveal())
-        self._host, self._port, self._netloc = url.host, url.port or _PORTS[url.scheme], url.netloc.decode()
-        self._shown = f"{url.scheme}://{self._netloc}"
+        parts = urlsplit(config.url.reveal())
+        origin = URL(f"{parts.scheme}://{parts.netloc}")
+        self._host, self._port, self._netloc = origin.raw_host or "", origin.port or 0, origin.host_port_subcomponent or ""
+        self._shown = f"{parts.scheme}://{self._netloc}"
+        self._scheme = parts.scheme
+        self._rest = Secret(config.url.reveal().partition("://")[2].removeprefix(parts.netloc))
         self._templates = compiled(config)
         self._client: HttpClient | None = None
 
@@ -242,11 +245,9 @@ class WebhookSink:
 
     def _build(self, batch: SinkBatch, places: Sequence[int]) -> _Request:
         lines = [batch.lines[place] for place in places]
-        digest = hashlib.sha256(f"{batch.spool_id} {batch.seqs[places[0]]} {batch.seqs[places[-1]]} ".encode())
-        for line in lines:
-            digest.update(line + b"\n")
         ends = (event_id_of(lines[0]), event_id_of(lines[-1]))
-        key = ends[0] if self._config.single and ends[0] else digest.hexdigest()[:32]
+        window = f"{batch.spool_id} {batch.seqs[places[0]]} {batch.seqs[places[-1]]} "
+        key = ends[0] if self._config.single and ends[0] else _digest(window, lines)
         values: dict[str, Any] = {"batch": {"count": len(lines), "id": key, "first_event_id": ends[0], "last_event_id": ends[1]}}
         if self._config.single and (self._templates.body or not all(t.fixed for t in self._templates.headers.values())):
             values["event"] = msgspec.json.decode(lines[0])
@@ -295,15 +296,16 @@ class WebhookSink:
             moment = str(int(self._clock()))
             headers[TIMESTAMP_HEADER] = moment
             headers[SIGNATURE_HEADER] = signature(self._config.secret, moment, body)
-        extensions = None if _is_address(self._host) else {"sni_hostname": self._host}
+        name = None if _is_address(self._host) else self._host
         for number, address in enumerate(addresses):
-            url = str(httpx.URL(self._config.url.reveal()).copy_with(host=address))
+            host = f"[{address}]" if ":" in address else address
+            url = f"{self._scheme}://{host}:{self._port}{self._rest.reveal()}"
             try:
                 return await self._client.request(
-                    method, url, content=body or None, headers=headers, extensions=extensions, shown_url=self._shown
+                    method, url, content=body or None, headers=headers, server_name=name, shown_url=self._shown
                 )
-            except Unavailable as error:
-                if number == len(addresses) - 1 or not isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout):
+            except NotConnected:
+                if number == len(addresses) - 1:
                     raise
         raise Unavailable(f"{self._shown} has no address")
 
@@ -332,6 +334,13 @@ class WebhookSink:
 def signature(secret: Secret, timestamp: str, body: bytes) -> str:
     """The value of the header X-TrackMate-Signature for a body that is sent at `timestamp` (seconds since 1970, as text)."""
     return "v1=" + hmac.new(secret.reveal().encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+
+
+def _digest(window: str, lines: Sequence[bytes]) -> str:
+    digest = hashlib.sha256(window.encode())
+    digest.update(b"\n".join(lines))
+    digest.update(b"\n")
+    return digest.hexdigest()[:32]
 
 
 def _is_address(host: str) -> bool:

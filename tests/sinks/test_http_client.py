@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from contract.settings import Secret
 from sinks import http_client
 from sinks.base import Unavailable
 from sinks.http_answers import Answer
-from sinks.http_client import HttpClient, basic_auth
+from sinks.http_client import HttpClient, NoAnswer, basic_auth
 from sinks.tls import Tls, ssl_context
 from tests.services.base import free_port
 from tests.services.certificates import TestAuthority
@@ -96,6 +98,62 @@ async def test_refused_connection_looks_like_a_slow_server() -> None:
 async def test_hung_server_is_waited_for_without_end(server: ScriptedHttp) -> None:
     server.script = Hang()
     assert "did not answer in time" in await complaint(server.url, read_timeout=0.2)
+
+
+async def test_server_that_takes_no_body_is_waited_for_without_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        client = HttpClient(url="http://127.0.0.1", read_timeout=0.2)
+        try:
+            with pytest.raises(NoAnswer, match="did not answer in time"):
+                await client.request("POST", f"http://127.0.0.1:{deaf.getsockname()[1]}/", content=bytes(64 * 1024 * 1024))
+        finally:
+            await client.close()
+
+
+async def test_large_body_arrives_changed(server: ScriptedHttp) -> None:
+    body = os.urandom(3 * 1024 * 1024 + 1)
+    client = HttpClient(url=server.url)
+    answer = await client.request("POST", server.url, content=body)
+    await client.close()
+    assert answer.ok
+    assert server.asked[0].body == body
+
+
+async def test_cookie_of_one_answer_goes_with_the_next_request(server: ScriptedHttp) -> None:
+    server.script = Reply(headers={"Set-Cookie": "session=1; Path=/"})
+    client = HttpClient(url=server.url)
+    for _ in range(2):
+        await client.request("POST", server.url, content=b"{}")
+    await client.close()
+    assert [asked.headers.get("Cookie") for asked in server.asked] == [None, None]
+    assert len(server.connections) == 1
+
+
+async def test_address_is_spelt_anew(server: ScriptedHttp) -> None:
+    client = HttpClient(url=server.url)
+    for path in ("/a%2fb/%7Ec?x=%20y&z=[1]", "/ä b"):
+        await client.request("POST", server.url + path, content=b"{}")
+    await client.close()
+    assert [asked.path for asked in server.asked] == ["/a%2fb/%7Ec?x=%20y&z=[1]", "/%C3%A4%20b"]
+
+
+async def test_key_in_the_address_is_shown_with_an_error(server: ScriptedHttp) -> None:
+    for step in (Garbage(), Reset(), Reset(500), Hang()):
+        server.script = step
+        client = HttpClient(url=server.url, read_timeout=0.2)
+        with pytest.raises(Unavailable) as error:
+            await client.request("POST", f"{server.url}/sesame?key=sesame", content=b"{}", shown_url=server.url)
+        await client.close()
+        assert "sesame" not in str(error.value)
+
+
+async def test_header_of_two_lines_is_sent_or_shown(server: ScriptedHttp) -> None:
+    client = HttpClient(url=server.url, headers={"Authorization": "Bearer sesame\r\nX-More: 1"})
+    with pytest.raises(Unavailable) as error:
+        await client.request("POST", server.url, content=b"{}")
+    await client.close()
+    assert "sesame" not in str(error.value)
+    assert not server.asked
 
 
 @pytest.mark.parametrize("sent", [None, 0, 500])
