@@ -133,7 +133,21 @@ public final class BackendSettings {
      * @return the absolute path
      */
     public Path folder(String key) {
-        String text = text(key);
+        return resolved(text(key));
+    }
+
+    /**
+     * A file that may be left out; {@code ~} is the user's home.
+     *
+     * @param key its key
+     * @return the absolute path; null when it is left out
+     */
+    public Path file(String key) {
+        String text = text(key, "");
+        return text.isEmpty() ? null : resolved(text);
+    }
+
+    private Path resolved(String text) {
         String home = System.getProperty("user.home");
         return base.resolve(text.equals("~") || text.startsWith("~/") ? home + text.substring(1) : text).toAbsolutePath();
     }

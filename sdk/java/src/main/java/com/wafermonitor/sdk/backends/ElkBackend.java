@@ -4,6 +4,7 @@ import com.wafermonitor.sdk.internal.HttpCaller;
 import com.wafermonitor.sdk.internal.JsonReader;
 import com.wafermonitor.sdk.internal.JsonWriter;
 import com.wafermonitor.sdk.internal.Retry;
+import com.wafermonitor.sdk.internal.Tls;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
@@ -41,7 +42,7 @@ public final class ElkBackend implements Backend {
     private final String base;
     private final String index;
     private final Map<String, String> headers = new LinkedHashMap<>();
-    private final HttpCaller http = new HttpCaller(false);
+    private final HttpCaller http;
     private boolean prepared;
 
     /** Makes backends of type {@code elk}. */
@@ -75,6 +76,7 @@ public final class ElkBackend implements Backend {
         if (!apiKey.isEmpty() && !user.isEmpty()) {
             settings.problem("api_key", "set either `api_key` or `username` and `password`, not both");
         }
+        this.http = new HttpCaller(false, Tls.of(settings));
         headers.put("Content-Type", "application/x-ndjson");
         if (!apiKey.isEmpty()) {
             headers.put("Authorization", "ApiKey " + apiKey);

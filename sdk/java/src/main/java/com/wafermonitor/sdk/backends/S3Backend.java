@@ -2,6 +2,7 @@ package com.wafermonitor.sdk.backends;
 
 import com.wafermonitor.sdk.internal.HttpCaller;
 import com.wafermonitor.sdk.internal.Retry;
+import com.wafermonitor.sdk.internal.Tls;
 import java.io.IOException;
 import java.net.URI;
 import java.net.http.HttpRequest;
@@ -45,7 +46,7 @@ public final class S3Backend implements Backend {
     private final String compression;
     private final URI base;
     private final SigV4 signer;
-    private final HttpCaller http = new HttpCaller(false);
+    private final HttpCaller http;
 
     /** Makes backends of type {@code s3}. */
     public static final class Provider implements BackendProvider {
@@ -81,6 +82,7 @@ public final class S3Backend implements Backend {
         this.base = endpoint.equals(amazon) && !bucket.contains(".")
                 ? URI.create("https://" + safe(bucket) + ".s3." + region + ".amazonaws.com/")
                 : URI.create(HttpAnswers.base(endpoint) + "/" + safe(bucket) + "/");
+        this.http = new HttpCaller(false, Tls.of(settings));
         BackendSettings credentials = settings.block("credentials");
         String key = credentials.secret("access_key_id");
         String secret = credentials.secret("secret_access_key");

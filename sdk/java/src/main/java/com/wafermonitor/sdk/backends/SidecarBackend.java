@@ -23,7 +23,7 @@ public final class SidecarBackend implements Backend {
     private final URI address;
     private final boolean compress;
     private final Map<String, String> headers = new LinkedHashMap<>();
-    private final HttpCaller http = new HttpCaller(true);
+    private final HttpCaller http = new HttpCaller(true, null);
 
     /** Makes backends of type {@code sidecar}, with {@code url} and {@code token}. */
     public static final class Provider implements BackendProvider {

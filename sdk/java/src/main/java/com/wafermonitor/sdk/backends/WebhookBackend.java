@@ -2,6 +2,7 @@ package com.wafermonitor.sdk.backends;
 
 import com.wafermonitor.sdk.internal.HttpCaller;
 import com.wafermonitor.sdk.internal.Retry;
+import com.wafermonitor.sdk.internal.Tls;
 import java.io.IOException;
 import java.net.InetAddress;
 import java.net.URI;
@@ -46,7 +47,7 @@ public final class WebhookBackend implements Backend {
     private final List<Integer> success;
     private final Map<String, String> headers = new LinkedHashMap<>();
     private final Clock clock;
-    private final HttpCaller http = new HttpCaller(false);
+    private final HttpCaller http;
 
     /** Makes backends of type {@code webhook}. */
     public static final class Provider implements BackendProvider {
@@ -77,6 +78,7 @@ public final class WebhookBackend implements Backend {
         this.packed = settings.choice("compression", List.of("none", "gzip")).equals("gzip");
         this.allowPrivate = settings.flag("allow_private", false);
         this.success = settings.integers("success");
+        this.http = new HttpCaller(false, Tls.of(settings));
         headers.put("Content-Type", TYPES.get(form));
         headers.put("User-Agent", "monitoring-sdk-java");
         BackendSettings given = settings.block("headers");

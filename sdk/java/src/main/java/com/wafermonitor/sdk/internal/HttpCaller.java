@@ -31,6 +31,8 @@ import java.util.concurrent.ThreadPoolExecutor;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicInteger;
+import javax.net.ssl.SSLContext;
+import javax.net.ssl.SSLException;
 
 /**
  * Makes HTTP requests over kept connections, each within a deadline for the whole exchange however slowly the answer drips, and leaves
@@ -47,6 +49,7 @@ public final class HttpCaller implements AutoCloseable {
     private static final AtomicInteger NUMBER = new AtomicInteger();
 
     private final boolean direct;
+    private final Tls tls;
     private HttpClient client;
     private ExecutorService executor;
     private Set<Thread> selectors = Set.of();
@@ -71,9 +74,11 @@ public final class HttpCaller implements AutoCloseable {
 
     /**
      * @param direct whether to pass by the proxies of the JVM's settings, as for a sidecar on the same host
+     * @param tls whom to trust and what to show; null: as the JVM's settings say
      */
-    public HttpCaller(boolean direct) {
+    public HttpCaller(boolean direct, Tls tls) {
         this.direct = direct;
+        this.tls = tls;
     }
 
     /**
@@ -152,6 +157,9 @@ public final class HttpCaller implements AutoCloseable {
             named.initCause(error);
             return named;
         }
+        if (error instanceof SSLException untrusted) {
+            return new IOException(Tls.explained(untrusted), untrusted);
+        }
         if (error instanceof IOException broken) {
             String text = String.valueOf(broken.getMessage());
             boolean stale = text.contains("received no bytes") || text.contains("reset") || text.contains("Broken pipe")
@@ -168,8 +176,9 @@ public final class HttpCaller implements AutoCloseable {
 
     // ------------------------------------------------------------------------------------------------------- the client
 
-    private HttpClient client() {
+    private HttpClient client() throws IOException {
         if (client == null) {
+            SSLContext context = tls == null ? null : tls.context();
             synchronized (MAKING) {
                 Set<Thread> before = new HashSet<>(Workers.alive());
                 executor = executor();
@@ -180,6 +189,9 @@ public final class HttpCaller implements AutoCloseable {
                     builder.proxy(HttpClient.Builder.NO_PROXY);
                 } else if (ProxySelector.getDefault() != null) {
                     builder.proxy(ProxySelector.getDefault());
+                }
+                if (context != null) {
+                    builder.sslContext(context);
                 }
                 client = Workers.call("monitoring-sdk-http", builder::build);
                 Set<Thread> after = new HashSet<>(Workers.alive());
