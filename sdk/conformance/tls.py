@@ -155,10 +155,12 @@ class TlsSuite:
             with self.program(tmp_path, {"sidecar": {"url": sidecar.url}}, self.trust(authority.file, tmp_path)) as harness:
                 self.emit(harness)
                 self.all_sent(harness)
-                wait_until(
-                    lambda: harness.ask({"do": "flush", "timeout": 50}) and not self.kept(tmp_path), seconds=60, what="a replay"
-                )
-            wait_until(lambda: len(sidecar.delivered()) == 2 * EVENTS, seconds=60, what="the events of both programs")
+
+                def all_there() -> bool:
+                    harness.ask({"do": "flush", "timeout": 50})
+                    return len(sidecar.delivered()) == 2 * EVENTS
+
+                wait_until(all_there, seconds=60, what="the events of both programs")
             assert sorted(event["name"] for event in sidecar.delivered()) == sorted(2 * self.names())
 
     def test_events_go_to_a_sidecar_whose_certificate_has_expired(
