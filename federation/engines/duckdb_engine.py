@@ -22,6 +22,7 @@ from federation.engines import gate, predicates
 from federation.engines.base import Explanation, Limits, Result, Stats
 from federation.engines.cache import Entry, ResultCache
 from federation.engines.catalog import Catalog, Reading, Scan
+from federation.engines.demands import Demands
 from federation.engines.duckdb_run import Prepared, Run, timed_out
 from federation.engines.duckdb_session import DuckDBSession, translating
 from federation.engines.grammar import CHANGING
@@ -130,7 +131,7 @@ class DuckDBEngine:
         keepable = not timely and None not in versions.values() and tree.find(*CHANGING) is None
         if isinstance(tree, exp.Select | exp.SetOperation) and tree.args.get("limit") is None and tree.args.get("fetch") is None:
             tree = tree.limit(limits.max_rows + 1, copy=False)
-        scans = self._scans(tables, reading)
+        scans = self._scans(tree, tables, reading)
         text = compile_query(tree, "duckdb")
         key = None
         if keepable:
@@ -146,13 +147,14 @@ class DuckDBEngine:
             hide_values=principal.sites is not None,
         )
 
-    def _scans(self, tables: list[exp.Table], reading: Reading) -> dict[str, Scan]:
+    def _scans(self, tree: exp.Query, tables: list[exp.Table], reading: Reading) -> dict[str, Scan]:
         """Put an unguessable name in the place of each table, and give the SQL that each stands for."""
         token = token_hex(8)
+        demands = Demands(tree, lambda table: reading.schema(gate.table_name(table)))
         found = []
         for node in tables:
             name = gate.table_name(node)
-            wanted = predicates.of_table(node, reading.schema(name), self._session.evaluate)
+            wanted = predicates.of_table(node, reading.schema(name), self._session.evaluate, demands)
             limit = predicates.row_limit(node) if wanted.complete else None
             found.append((node, name, wanted, limit))
         scans = {}

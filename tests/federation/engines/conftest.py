@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from federation.config import DuckDBConfig
 from federation.engines.base import Limits
 from federation.engines.catalog import Catalog
 from federation.engines.duckdb_engine import DuckDBEngine
+from federation.engines.duckdb_session import DuckDBSession
 from lakehouse.config import LakeConfig
 from lakehouse.lake import Lake
 from lakehouse.tables import TABLES
+from tests.federation.engines.twins import Twin, build
 
 DAY = dt.datetime(2024, 5, 1)
 EVERYONE = Principal("all", frozenset({"query"}), None)
@@ -127,3 +129,12 @@ async def ask(engine: DuckDBEngine, sql: str, principal: Principal = EVERYONE, *
 def limits(timeout: float = 20.0, max_rows: int = 100_000, max_bytes: int = 64 * 2**20) -> Limits:
     """Limits with the rest as it usually is."""
     return Limits(timeout, max_rows, max_bytes)
+
+
+@pytest.fixture(scope="session")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Twin]]:
+    """Tables that are asked with pruning and without."""
+    root = tmp_path_factory.mktemp("lake")
+    session = DuckDBSession(Lake(LakeConfig(str(root))), DuckDBConfig(threads=1, memory_limit=300 * 2**20))
+    yield [Twin(build(root / f"t{seed}", seed), session) for seed in range(12)]
+    session.close()
