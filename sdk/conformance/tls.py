@@ -97,7 +97,9 @@ class TlsSuite:
     @contextmanager
     def program(self, folder: Path, settings: dict[str, Any], environment: dict[str, str]) -> Iterator[Harness]:
         """A harness whose SDK has these settings and spools to `spool` in the folder."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("MONITORING_", "SSL_CERT_"))}
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith(("MONITORING_", "SSL_CERT_", "CURL_CA_"))
+        }
         harness = Harness([language_named(self.language).program], cwd=folder, env={**clean, **environment})
         sidecar = {"spool_dir": str(folder / "spool"), "retries": 0, "timeout": 20, **settings.pop("sidecar", {})}
         app = {"name": "etcher", "site_id": "fab1"}
@@ -227,12 +229,17 @@ class TlsSuite:
         assert self.kept(tmp_path) == self.names()
         assert server.asked == []
 
-    def test_elasticsearch_of_a_sites_own_authority_is_not_reached(
-        self, authority: TestAuthority, serve: Serve, tmp_path: Path
+    @pytest.mark.parametrize("system", ["elk", "s3"])
+    def test_system_of_the_sites_own_authority_is_not_reached(
+        self, system: str, authority: TestAuthority, serve: Serve, tmp_path: Path
     ) -> None:
-        server = serve(take_bulk, certificate=authority.issue("127.0.0.1"))
-        config = {"url": server.url, "manage_template": False, "tls": {"ca_file": str(authority.file)}}
-        settings = {"mode": "direct", "direct_backends": [{"type": "elk", "config": config}]}
-        with self.program(tmp_path, settings, {}) as harness:
+        server = serve(take_bulk if system == "elk" else Reply(headers={"ETag": '"1"'}), certificate=authority.issue("127.0.0.1"))
+        keys = {"access_key_id": "a key", "secret_access_key": "a secret"}
+        config = {
+            "elk": {"url": server.url, "manage_template": False},
+            "s3": {"bucket": "events", "endpoint_url": server.url, "credentials": keys},
+        }[system]
+        backend = {"type": system, "config": {**config, "tls": {"ca_file": str(authority.file)}}}
+        with self.program(tmp_path, {"mode": "direct", "direct_backends": [backend]}, {}) as harness:
             self.emit(harness)
             self.all_sent(harness)

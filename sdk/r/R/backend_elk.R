@@ -150,12 +150,3 @@ elk_told <- function(reply) {
   reason <- elk_reason(error)
   if (nzchar(reason)) reason else said(reply$body)
 }
-
-# A `tls` block as options of curl.
-tls_options <- function(tls, folder) {
-  if (!length(tls)) return(list())
-  file <- function(key) if (!is.null(tls[[key]])) absolute_path(tls[[key]], folder)
-  options <- list(cainfo = file("ca_file"), sslcert = file("cert_file"), sslkey = file("key_file"))
-  if (identical(tls[["verify"]], FALSE)) options <- c(options, list(ssl_verifypeer = FALSE, ssl_verifyhost = 0L))
-  Filter(Negate(is.null), options)
-}

@@ -19,7 +19,7 @@ S3_ADVICE <- c(
 BACKENDS$s3 <- list(
   judge = function(config) {
     texts <- c("bucket", "prefix", "format", "compression", "region", "endpoint_url")
-    found <- judge_keys(config, c(texts, "credentials"), texts)
+    found <- judge_keys(config, c(texts, "credentials", "tls"), texts)
     if (!(config[["format"]] %||% "jsonl") %in% "jsonl") found <- c(found, list(problem("format", "the R SDK writes jsonl; let the sidecar write Parquet")))
     if (!(config[["compression"]] %||% "gzip") %in% c("gzip", "none")) {
       found <- c(found, list(problem("compression", "the R SDK knows gzip and none; let the sidecar write zstd")))
@@ -38,7 +38,7 @@ BACKENDS$s3 <- list(
     }
     found
   },
-  make = function(entry, settings, emitter_id) s3_backend(entry$name, entry$config)
+  make = function(entry, settings, emitter_id) s3_backend(entry$name, entry$config, entry$base)
 )
 
 s3_credentials <- function(given) {
@@ -51,7 +51,8 @@ s3_credentials <- function(given) {
   list(key = text("access_key_id"), secret = text("secret_access_key"), token = text("session_token"))
 }
 
-s3_backend <- function(name, config) {
+s3_backend <- function(name, config, folder) {
+  options <- tls_options(config[["tls"]], folder)
   bucket <- config[["bucket"]]
   region <- config[["region"]] %||% Sys.getenv("AWS_REGION", "us-east-1")
   prefix <- sub("/*$", "/", config[["prefix"]] %||% "events/")
@@ -92,7 +93,7 @@ s3_backend <- function(name, config) {
         url <- paste0(base, uri_encoded(key, keep_slashes = TRUE))
         headers <- sigv4("PUT", url, body, credentials, region, "s3", .Call(mon_now))
         headers$`Content-Type` <- if (packed) "application/gzip" else "application/x-ndjson"
-        reply <- http_request("PUT", url, headers, body, max(0.05, deadline - monotonic()))
+        reply <- http_request("PUT", url, headers, body, max(0.05, deadline - monotonic()), options)
         if (is.character(reply)) return(answer("retry", sprintf("S3 at %s can't be reached: %s", place, reply)))
         if (reply$status < 200 || reply$status >= 300) return(judge(reply))
       }

@@ -12,11 +12,26 @@ http_request <- function(method, url, headers, body, timeout, options = list()) 
   )
   if (!is.null(body)) curl::handle_setopt(handle, post = TRUE, postfieldsize = length(body), postfields = body, customrequest = method)
   if (.Call(mon_pid) != package$loaded_in) curl::handle_setopt(handle, fresh_connect = TRUE, forbid_reuse = TRUE) # not the parent's
-  if (length(options)) curl::handle_setopt(handle, .list = options)
+  curl::handle_setopt(handle, .list = c(options, if (is.null(options$cainfo)) authorities()))
   curl::handle_setheaders(handle, .list = c(headers, list(Expect = "")))
   answer <- tryCatch(curl::curl_fetch_memory(url, handle), error = function(condition) conditionMessage(condition))
   if (is.character(answer)) return(if (grepl("imed? ?out", answer)) "it did not answer in time" else answer)
   list(status = answer$status_code, headers = curl::parse_headers_list(answer$headers), body = answer$content)
+}
+
+# Whom to trust in place of curl's own list: a variable that the other languages read by OpenSSL, and libcurl does not.
+authorities <- function() {
+  file <- Sys.getenv("SSL_CERT_FILE")
+  if (nzchar(file)) list(cainfo = file)
+}
+
+# A `tls` block as options of curl.
+tls_options <- function(tls, folder) {
+  if (!length(tls)) return(list())
+  file <- function(key) if (!is.null(tls[[key]])) absolute_path(tls[[key]], folder)
+  options <- list(cainfo = file("ca_file"), sslcert = file("cert_file"), sslkey = file("key_file"))
+  if (identical(tls[["verify"]], FALSE)) options <- c(options, list(ssl_verifypeer = FALSE, ssl_verifyhost = 0L))
+  Filter(Negate(is.null), options)
 }
 
 # The beginning of what a server said, on one line.
