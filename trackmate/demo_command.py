@@ -92,7 +92,8 @@ class _Demo:
         self._seed = seed
         self._instance = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}-{seed}"
         self._console = terminal.stdout()
-        self._gateway = GatewayApi(stack.endpoints["gateway"].url)
+        gateway = stack.endpoints["gateway"]
+        self._gateway = GatewayApi(gateway.url, certificate=gateway.certificate)
         self._dagster = DagsterApi(stack.endpoints["dagster"].url)
 
     def run(self) -> bool:
@@ -140,7 +141,7 @@ class _Demo:
             return going.ledgers()
 
     def _taken(self) -> int:
-        _status, said = fetch_json(f"{self._stack.endpoints['sidecar'].url}/health")
+        _status, said = fetch_json(self._stack.endpoints["sidecar"], "/health")
         return int(said["spool"]["last_event"]) if isinstance(said, dict) and "spool" in said else 0
 
     def _await_arrival(self, emitted: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from contract.errors import TrackMateError
+from trackmate.trust import OwnCertificate, advice, machine
 
 _OK = 200
 
@@ -27,12 +28,18 @@ class Answer:
 
 
 class GatewayApi:
-    """One gateway; `token` where it wants one."""
+    """One gateway; `token` where it wants one; `certificate` is what it serves with, where it is one of our own."""
 
-    def __init__(self, url: str, token: str | None = None, *, timeout: float = 60.0) -> None:
+    def __init__(
+        self, url: str, token: str | None = None, *, timeout: float = 60.0, certificate: OwnCertificate | None = None
+    ) -> None:
         self.url = url
+        self._certificate = certificate
         self._client = httpx.Client(
-            timeout=timeout, trust_env=False, headers={"Authorization": f"Bearer {token}"} if token else {}
+            timeout=timeout,
+            trust_env=False,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            verify=machine(url) if certificate is None else certificate.context(),
         )
 
     def close(self) -> None:
@@ -56,7 +63,10 @@ class GatewayApi:
         try:
             response = self._client.request(method, self.url + path, headers={"Accept": "application/json"}, **options)
         except httpx.HTTPError as error:
-            raise TrackMateError(f"no gateway answers at {self.url} ({error}). Is it up? See 'trackmate status'") from error
+            message = (
+                f"no gateway answers at {self.url} ({error}{advice(error, self._certificate)}). Is it up? See 'trackmate status'"
+            )
+            raise TrackMateError(message) from error
         if response.status_code != _OK:
             raise TrackMateError(f"the gateway refused {method} {path} with status {response.status_code}: {_message(response)}")
         body: dict[str, Any] = response.json()

@@ -11,7 +11,9 @@ import httpx
 from contract.errors import TrackMateError
 from trackmate.dagster_api import DagsterApi
 from trackmate.gateway_api import GatewayApi
+from trackmate.ports import Endpoint
 from trackmate.services import StackConfig
+from trackmate.trust import advice
 
 _OK = 200
 _COUNT_TIMEOUT = "3s"
@@ -34,9 +36,9 @@ def all_states(stack: StackConfig) -> list[State]:
     ends = stack.endpoints
     return [
         _postgres(stack),
-        _sidecar(ends["sidecar"].url),
-        _gateway(ends["gateway"].url, token),
-        _lake(ends["gateway"].url, token),
+        _sidecar(ends["sidecar"]),
+        _gateway(ends["gateway"], token),
+        _lake(ends["gateway"], token),
         _dagster(ends["dagster"].url),
     ]
 
@@ -64,11 +66,13 @@ def _postgres(stack: StackConfig) -> State:
     return State("postgres", place, True, "up", f"{count:,} events in hot{seen}")
 
 
-def fetch_json(url: str, timeout: float = 3.0) -> tuple[int, Any]:
-    """Status and JSON of an address; status 0 and the reason as text when nothing answers."""
+def fetch_json(end: Endpoint, path: str, timeout: float = 3.0) -> tuple[int, Any]:
+    """Status and JSON of one of our own services; status 0 and the reason as text when nothing answers."""
     try:
-        response = httpx.get(url, timeout=timeout, trust_env=False)
+        response = httpx.get(end.url + path, timeout=timeout, trust_env=False, verify=end.verify())
     except httpx.HTTPError as error:
+        return 0, f"{error}{advice(error, end.certificate)}"
+    except TrackMateError as error:
         return 0, str(error)
     try:
         return response.status_code, response.json()
@@ -76,10 +80,11 @@ def fetch_json(url: str, timeout: float = 3.0) -> tuple[int, Any]:
         return response.status_code, response.text
 
 
-def _sidecar(url: str) -> State:
-    status, said = fetch_json(f"{url}/health")
+def _sidecar(end: Endpoint) -> State:
+    url = end.url
+    status, said = fetch_json(end, "/health")
     if status == 0 or not isinstance(said, dict) or "spool" not in said:
-        return State("sidecar", url, False, "down", f"{said}"[:200])
+        return State("sidecar", url, False, "down", f"{said}"[:400])
     lag = said["spool"].get("lag", {})
     behind = ", ".join(f"{reader} {count:,} behind" for reader, count in lag.items()) or "no readers"
     detail = f"{said['spool']['last_event']:,} events taken; {behind}"
@@ -89,10 +94,11 @@ def _sidecar(url: str) -> State:
     return State("sidecar", url, status == _OK and bool(said.get("accepting")), said["status"], detail)
 
 
-def _gateway(url: str, token: str | None) -> State:
-    status, said = fetch_json(f"{url}/ready", timeout=8.0)
+def _gateway(end: Endpoint, token: str | None) -> State:
+    url = end.url
+    status, said = fetch_json(end, "/ready", timeout=8.0)
     if status == 0:
-        return State("gateway", url, False, "down", f"{said}"[:200])
+        return State("gateway", url, False, "down", f"{said}"[:400])
     checks = said.get("checks", {}) if isinstance(said, dict) else {}
     detail = ", ".join(f"{name} {state}" for name, state in checks.items())
     return State(
@@ -100,12 +106,16 @@ def _gateway(url: str, token: str | None) -> State:
     )
 
 
-def _lake(url: str, token: str | None) -> State:
-    api = GatewayApi(url, token, timeout=15.0)
+def _lake(end: Endpoint, token: str | None) -> State:
+    url = end.url
+    try:
+        api = GatewayApi(url, token, timeout=15.0, certificate=end.certificate)
+    except TrackMateError as error:
+        return State("lake", f"{url}/v1/sql", False, "unknown", str(error)[:400])
     try:
         counts = {table: api.count(table) for table in ("bronze.events", "silver.events")}
     except TrackMateError as error:
-        return State("lake", f"{url}/v1/sql", False, "unknown", str(error)[:200])
+        return State("lake", f"{url}/v1/sql", False, "unknown", str(error)[:400])
     finally:
         api.close()
     return State("lake", f"{url}/v1/sql", True, "up", ", ".join(f"{count:,} in {table}" for table, count in counts.items()))

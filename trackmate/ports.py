@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from dataclasses import dataclass
 
 import psutil
 
 from contract.errors import TrackMateError
+from trackmate.trust import OwnCertificate
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,19 @@ class Endpoint:
     host: str
     port: int
     setting: str
+    certificate: OwnCertificate | None = None
+    """What it serves with, where it speaks TLS."""
 
     @property
     def url(self) -> str:
         """The address as a URL that this machine can reach."""
+        scheme = "https" if self.certificate else "http"
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
-        return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.port}"
+        return f"{scheme}://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.port}"
+
+    def verify(self) -> ssl.SSLContext | bool:
+        """What httpx is to believe there. Raises TrackMateError when the certificate's file can't be read."""
+        return self.certificate.context() if self.certificate else False
 
 
 def parse_listen(service: str, listen: str, setting: str) -> Endpoint:

@@ -20,6 +20,7 @@ from trackmate.dagster_api import DagsterApi
 from trackmate.data_folder import DataFolder
 from trackmate.ports import Endpoint, parse_listen
 from trackmate.supervisor import Service
+from trackmate.trust import OwnCertificate, wants_certificate
 
 GROUPS: Final = {
     "postgres": ("postgres",),
@@ -45,11 +46,12 @@ class StackConfig:
     def endpoints(self) -> dict[str, Endpoint]:
         """Where each service listens, by the names of GROUPS."""
         trackmate_yaml, sidecar_yaml = self.folder.trackmate_yaml, self.folder.sidecar_yaml
+        gateway, served = self.config.gateway, self.sidecar.tls
+        of_sidecar = None if served is None else OwnCertificate(served.cert_file, served.key_file)
+        of_gateway = None if gateway.tls is None else OwnCertificate(gateway.tls.certificate, gateway.tls.key)
         ends = {
-            "sidecar": Endpoint("sidecar", self.sidecar.host, self.sidecar.port, f"sidecar.listen in {sidecar_yaml}"),
-            "gateway": Endpoint(
-                "gateway", self.config.gateway.host, self.config.gateway.port, f"gateway.listen in {trackmate_yaml}"
-            ),
+            "sidecar": Endpoint("sidecar", self.sidecar.host, self.sidecar.port, f"sidecar.listen in {sidecar_yaml}", of_sidecar),
+            "gateway": Endpoint("gateway", gateway.host, gateway.port, f"gateway.listen in {trackmate_yaml}", of_gateway),
             "dagster": parse_listen("dagster", self.config.stack.dagster_listen, f"stack.dagster_listen in {trackmate_yaml}"),
         }
         if self.config.stack.embedded_postgres:
@@ -100,7 +102,7 @@ def make_services(stack: StackConfig, groups: list[str]) -> list[Service]:
             Service(
                 "gateway",
                 command,
-                _answers_http(f"{ends['gateway'].url}/ready"),
+                _answers_http(ends["gateway"], "/ready"),
                 ends["gateway"].url,
                 ("postgres",),
                 stop_seconds=30,
@@ -110,7 +112,7 @@ def make_services(stack: StackConfig, groups: list[str]) -> list[Service]:
         command = (*_PYTHON, "trackmate", "sidecar", "--config", str(folder.sidecar_yaml))
         grace = stack.sidecar.shutdown_grace + 10
         # It needs no gateway to start, but is stopped before it, so that it can still deliver what it holds.
-        ready = _answers_http(f"{ends['sidecar'].url}/ready")
+        ready = _answers_http(ends["sidecar"], "/ready")
         made.append(Service("sidecar", command, ready, ends["sidecar"].url, uses=("gateway",), stop_seconds=grace))
     if "dagster" in groups:
         made += _dagster(stack, groups)
@@ -129,7 +131,7 @@ def _dagster(stack: StackConfig, groups: list[str]) -> list[Service]:
     daemon = (*_PYTHON, "dagster._daemon", "run", "-w", workspace)
     return [
         Service("dagster-code", code, _listens(port), f"127.0.0.1:{port}", uses=stores),
-        Service("dagster-web", web, _answers_http(f"{end.url}/server_info"), end.url, ("dagster-code",)),
+        Service("dagster-web", web, _answers_http(end, "/server_info"), end.url, ("dagster-code",)),
         Service("dagster-daemon", daemon, _dagster_ready(api), "", ("dagster-code", *stores)),
     ]
 
@@ -141,14 +143,15 @@ def _free_port() -> int:
         return port
 
 
-def _answers_http(url: str) -> Callable[[], str | None]:
-    client = httpx.Client(timeout=2.0, trust_env=False)
+def _answers_http(end: Endpoint, path: str) -> Callable[[], str | None]:
+    client = httpx.Client(timeout=2.0, trust_env=False, verify=end.verify())
 
     def ready() -> str | None:
         try:
-            response = client.get(url)
-        except httpx.HTTPError:
-            return "starting"
+            response = client.get(end.url + path)
+        except httpx.HTTPError as error:
+            # It serves; we are just not one of those who may ask it.
+            return None if wants_certificate(error) else "starting"
         if response.status_code == _OK:
             return None
         return f"not ready yet{_missing(response)}"

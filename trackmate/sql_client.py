@@ -17,6 +17,7 @@ from federation.config import load_config
 from federation.engines.base import Limits, Stats
 from federation.engines.catalog import described
 from federation.engines.duckdb_engine import DuckDBEngine
+from trackmate.trust import advice, machine
 
 if TYPE_CHECKING:
     import httpx
@@ -86,7 +87,7 @@ class GatewayClient:
 
         self._url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._client = httpx.Client(timeout=timeout, trust_env=False, headers=headers)
+        self._client = httpx.Client(timeout=timeout, trust_env=False, headers=headers, verify=machine(url))
         self._errors = httpx.HTTPError
 
     def ask(self, sql: str, *, limit: int | None = None, as_of: datetime | None = None) -> Answer:
@@ -115,8 +116,8 @@ class GatewayClient:
         try:
             response = self._client.request(method, self._url + path, json=body, headers={"Accept": accept})
         except self._errors as error:
-            message = f"no gateway answers at {self._url} ({error}): check --url, or leave it out to ask the lake directly"
-            raise TrackMateError(message) from error
+            what = f"no gateway answers at {self._url} ({error}{advice(error)})"
+            raise TrackMateError(f"{what}: check --url, or leave it out to ask the lake directly") from error
         if response.status_code != _OK:
             raise TrackMateError(_refusal(response))
         return response

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -50,7 +49,8 @@ def trace(
     if url is None and stack is None:
         folder.require()
     places = list(_local(stack, event_id, token)) if stack is not None else []
-    api = GatewayApi(url or (stack.endpoints["gateway"].url if stack else ""), token)
+    own = stack.endpoints["gateway"] if stack is not None and url is None else None
+    api = GatewayApi(own.url, token, certificate=own.certificate) if own is not None else GatewayApi(url or "", token)
     try:
         said = api.trace(event_id)
     finally:
@@ -75,13 +75,12 @@ def _local(stack: StackConfig, event_id: str, token: str | None) -> Iterator[dic
 
 def _told_by_sidecar(stack: StackConfig, event_id: str, token: str | None) -> dict[str, Any] | None:
     """What the running sidecar says of its spool, each backend included; None when it can't be asked: its files are read then."""
-    scheme = "https" if stack.sidecar.tls else "http"
-    url = stack.endpoints["sidecar"].url.replace("http", scheme, 1)
+    end = stack.endpoints["sidecar"]
     try:
         answer = httpx.get(
-            f"{url}/v1/events/{event_id}",
+            f"{end.url}/v1/events/{event_id}",
             headers={"Authorization": f"Bearer {token}"} if token else {},
-            verify=ssl.create_default_context() if stack.sidecar.tls else False,
+            verify=end.verify(),
             timeout=_SIDECAR_SECONDS,
             trust_env=False,
         )
@@ -92,7 +91,7 @@ def _told_by_sidecar(stack: StackConfig, event_id: str, token: str | None) -> di
             return None
         copy = {key: said["spool"][key] for key in ("seq", "segment", "received_at")}
         backends = [f"{backend['name']} {backend['state'].replace('_', ' ')}" for backend in said["backends"]]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+    except (httpx.HTTPError, TrackMateError, ValueError, KeyError, TypeError):
         return None
     passed = [
         r["name"] for r in (*said["backends"], *said["readers"]) if r["state"] in {"delivered", "refused", "skipped", "passed"}

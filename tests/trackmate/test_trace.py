@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import yaml
@@ -17,31 +14,6 @@ from trackmate.backfill_command import choose_partitions
 from trackmate.data_folder import DataFolder
 from trackmate.generated_config import generate
 from trackmate.ingest.sender import Sender
-
-
-@pytest.fixture
-def gateway() -> Iterator[str]:
-    """A gateway that knows of no event."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            places = [{"place": place, "status": "absent"} for place in ("hot", "bronze", "silver", "custody")]
-            body = json.dumps({"event_id": "", "found": False, "made_at": None, "places": places}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 def test_an_event_that_waits_in_spool_or_sdk_spool_is_found_and_another_is_nowhere(sidecar: SidecarService, roomy, gateway: str):

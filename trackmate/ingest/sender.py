@@ -15,6 +15,7 @@ import httpx
 import zstandard
 
 from contract.errors import TrackMateError
+from trackmate.trust import advice, machine
 
 _PATH = "/v1/ingest/events"
 _FIRST_PAUSE = 0.2
@@ -52,7 +53,7 @@ class Sender:
         headers = {"Content-Type": "application/x-ndjson", "Content-Encoding": "zstd"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        self._client = httpx.Client(timeout=timeout, headers=headers, trust_env=False)
+        self._client = httpx.Client(timeout=timeout, headers=headers, trust_env=False, verify=machine(self.url))
         self._patience = patience
         self._stop = threading.Event()
         self._sleep = sleep or self._wait
@@ -68,9 +69,8 @@ class Sender:
         try:
             self._client.get(f"{self.url}/health", timeout=5.0)
         except httpx.HTTPError as error:
-            raise TrackMateError(
-                f"no sidecar answers at {self.url} ({error}). Start one with 'trackmate up', or name another with --url"
-            ) from error
+            what = f"no sidecar answers at {self.url} ({error}{advice(error)})"
+            raise TrackMateError(f"{what}. Start one with 'trackmate up', or name another with --url") from error
 
     def send(self, events: Sequence[bytes]) -> Answer:
         """Send until the batch is acknowledged; raises TrackMateError when the sidecar refuses it or patience runs out."""
