@@ -51,6 +51,11 @@ def emit(program: Harness, url: str, spool: Path) -> set[str]:
     sidecar = {"url": url, "spool_dir": str(spool)}
     app = {"name": "wafer-processing", "version": "1.0.0", "site_id": "fab1"}
     assert program.ask({"do": "initialize", "config": {"sdk": {"sidecar": sidecar, "app": app}}})["ok"]
+    return emit_batch(program)
+
+
+def emit_batch(program: Harness) -> set[str]:
+    """Emit metrics, wait until they are delivered, and their ids."""
     event = {"kind": "metric", "name": "chuck", "metrics": {"t": 21.5}, "entities": {"lot": "L42"}}
     ids: list[str] = program.ask({"do": "emit_batch", "events": [event] * EVENTS})["event_ids"]
     assert program.ask({"do": "flush", "timeout": 30})["flushed"]
@@ -71,33 +76,76 @@ def all_have(sidecar: RunningSidecar) -> None:
     wait_until(delivered, seconds=60, what=f"every backend to have everything: {sidecar.health()['backends']}")
 
 
-def test_published_backend_needs_more_than_addresses_and_credentials(
-    program: Harness, versitygw: VersityGw, elasticsearch: Elasticsearch, zabbix: Zabbix, tmp_path: Path
-) -> None:
-    host, index, bucket = zabbix.fresh_name(), elasticsearch.fresh_index(), versitygw.fresh_bucket()
-    zabbix.make_host(host, templates=[{"templateid": zabbix.import_template(TEMPLATE)}])
-    text = PUBLISHED.read_text()
-    text = text.replace("/data/monitoring", str(tmp_path / "out")).replace("monitoring-events", bucket)
-    text = text.replace("endpoint_url: null", f"endpoint_url: {versitygw.endpoint}")
-    text = text.replace("http://elasticsearch:9200", elasticsearch.url).replace("index: monitoring", f"index: {index}")
-    text = text.replace("http://zabbix:10051", f"http://127.0.0.1:{zabbix.port}").replace("wafer-monitor", json.dumps(host))
-    text = text.replace("enabled: false", "enabled: true")
-    keys = {"AWS_ACCESS_KEY_ID": versitygw.access_key_id, "AWS_SECRET_ACCESS_KEY": versitygw.secret_access_key}
-    users = {"ELK_USER": elasticsearch.username, "ELK_PASSWORD": elasticsearch.password, "ZABBIX_API_KEY": zabbix.token}
-    backends = yaml.safe_load(re.sub(r"\$\{[^}]+\}", r'"\g<0>"', text))["sdk"]["direct_backends"]
-    assert [backend["type"] for backend in backends] == ["filesystem", "s3", "elk", "zabbix"]
-    with sidecar_with(backends, {**keys, **users}) as sidecar:
-        ids = emit(program, sidecar.url, tmp_path / "sdk-spool")
-        all_have(sidecar)
-        files = [path for path in (tmp_path / "out").rglob("*.jsonl*") if ".state" not in path.name]
+class Published:
+    """The published file with addresses of real systems in it and all four backends on, and what arrived at each of them."""
+
+    def __init__(self, folder: Path, versitygw: VersityGw, elasticsearch: Elasticsearch, zabbix: Zabbix) -> None:
+        self._out = folder / "out"
+        self._elasticsearch, self._zabbix = elasticsearch, zabbix
+        self._host, self._index = zabbix.fresh_name(), elasticsearch.fresh_index()
+        bucket = versitygw.fresh_bucket()
+        self._bucket = versitygw.buckets / bucket
+        zabbix.make_host(self._host, templates=[{"templateid": zabbix.import_template(TEMPLATE)}])
+        text = PUBLISHED.read_text()
+        text = text.replace("/data/monitoring", str(self._out)).replace("monitoring-events", bucket)
+        text = text.replace("endpoint_url: null", f"endpoint_url: {versitygw.endpoint}")
+        text = text.replace("http://elasticsearch:9200", elasticsearch.url).replace("index: monitoring", f"index: {self._index}")
+        text = text.replace("http://zabbix:10051", f"http://127.0.0.1:{zabbix.port}")
+        text = text.replace("wafer-monitor", json.dumps(self._host)).replace("enabled: false", "enabled: true")
+        self.text = text
+        keys = {"AWS_ACCESS_KEY_ID": versitygw.access_key_id, "AWS_SECRET_ACCESS_KEY": versitygw.secret_access_key}
+        users = {"ELK_USER": elasticsearch.username, "ELK_PASSWORD": elasticsearch.password, "ZABBIX_API_KEY": zabbix.token}
+        self.environment = {**keys, **users}
+        """What the file's ${…} stand for."""
+
+    @property
+    def backends(self) -> list[dict[str, Any]]:
+        """The block of backends, with its ${…} as they are."""
+        tree = yaml.safe_load(re.sub(r"\$\{[^}]+\}", r'"\g<0>"', self.text))
+        found: list[dict[str, Any]] = tree["sdk"]["direct_backends"]
+        return found
+
+    def assert_everything_is_in_each(self, ids: set[str]) -> None:
+        files = [path for path in self._out.rglob("*.jsonl*") if ".state" not in path.name]
         lines = [json.loads(line) for path in files for line in path.read_bytes().splitlines()]
         assert sorted(event["event_id"] for event in lines) == sorted(ids)
-        assert sorted(event["event_id"] for event in in_bucket(versitygw.buckets / bucket)) == sorted(ids)
-        assert sorted(document["_id"] for document in elasticsearch.documents(index)) == sorted(ids)
-        zabbix.flush(EVENTS)
-        values = [value for key, value in zabbix.history(host) if key.startswith("trackmate.metric[")]
+        assert sorted(event["event_id"] for event in in_bucket(self._bucket)) == sorted(ids)
+        assert sorted(document["_id"] for document in self._elasticsearch.documents(self._index)) == sorted(ids)
+        self._zabbix.flush(EVENTS)
+        values = [value for key, value in self._zabbix.history(self._host) if key.startswith("trackmate.metric[")]
         assert len(values) == EVENTS
+
+
+@pytest.fixture
+def published(tmp_path: Path, versitygw: VersityGw, elasticsearch: Elasticsearch, zabbix: Zabbix) -> Published:
+    return Published(tmp_path, versitygw, elasticsearch, zabbix)
+
+
+def test_published_backend_needs_more_than_addresses_and_credentials_behind_a_sidecar(
+    program: Harness, published: Published, tmp_path: Path
+) -> None:
+    assert [backend["type"] for backend in published.backends] == ["filesystem", "s3", "elk", "zabbix"]
+    with sidecar_with(published.backends, published.environment) as sidecar:
+        ids = emit(program, sidecar.url, tmp_path / "sdk-spool")
+        all_have(sidecar)
+        published.assert_everything_is_in_each(ids)
         sidecar.client.close()
+
+
+def test_published_file_needs_more_than_addresses_and_credentials_in_direct_mode(published: Published, tmp_path: Path) -> None:
+    """As a new user tries it: the file lies in the program's folder, and nothing is said to `initialize`."""
+    folder = tmp_path / "program"
+    folder.mkdir()
+    text = published.text.replace("mode: sidecar", "mode: direct").replace("/tmp/sdk-spool", str(tmp_path / "sdk-spool"))
+    (folder / "monitoring-config.yaml").write_text(text)
+    environment = {"PATH": "/usr/bin:/bin", "HOSTNAME": "host-1", **published.environment}
+    program = Harness([language_named("python").program], cwd=folder, env=environment)
+    try:
+        assert program.ask({"do": "initialize", "config": None})["ok"]
+        ids = emit_batch(program)
+        published.assert_everything_is_in_each(ids)
+    finally:
+        program.close()
 
 
 def test_event_can_not_be_read_back_from_each_of_three_backends(

@@ -245,5 +245,6 @@ class TestRouter(RouterMachine.TestCase):
 
 
 @pytest.mark.full
+@pytest.mark.timeout(3600)
 class TestRouterForLong(RouterMachine.TestCase):
     settings = settings(max_examples=2000, stateful_step_count=60, deadline=None, suppress_health_check=SUPPRESSED)
