@@ -7,7 +7,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Generic, Literal, TypeVar
+
+from federation.renditions import Renditions
 
 Value = TypeVar("Value")
 
@@ -17,7 +20,7 @@ MAX_KEPT_SECONDS: Final = 600.0
 """An answer older than this is never given again, whatever staleness a caller would take."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Entry(Generic[Value]):
     value: Value
     versions: Hashable
@@ -30,11 +33,12 @@ class AnswerCache(Generic[Value]):
     """Answers by key, least recently used ones go first when `max_bytes` is exceeded.
 
     The key must hold everything that the answer depends on, the caller's sites and scopes included. `size` tells an answer's
-    bytes.
+    bytes without its renditions, which are counted as they are made.
     """
 
     max_bytes: int
     size: Callable[[Value], int]
+    renditions: Callable[[Value], Renditions]
     clock: Callable[[], float] = time.monotonic
     _entries: OrderedDict[Hashable, _Entry[Value]] = field(default_factory=OrderedDict, init=False)
     _running: dict[Hashable, tuple[float, asyncio.Task[Value]]] = field(default_factory=dict, init=False)
@@ -86,7 +90,9 @@ class AnswerCache(Generic[Value]):
         seen = await versions()  # read before the rows are, so that a change in between makes the entry look old, never new
         value = await make()
         if keep(value):
-            self._put(key, _Entry(value, seen, asked_at, self.size(value)))
+            entry = _Entry(value, seen, asked_at, self.size(value))
+            self.renditions(value).grown = partial(self._grow, key, entry)
+            self._put(key, entry)
         return value
 
     def _put(self, key: Hashable, entry: _Entry[Value]) -> None:
@@ -95,6 +101,15 @@ class AnswerCache(Generic[Value]):
         old = self._entries.pop(key, None)
         self._bytes += entry.size - (old.size if old else 0)
         self._entries[key] = entry
+        self._make_room()
+
+    def _grow(self, key: Hashable, entry: _Entry[Value], size: int) -> None:
+        if self._entries.get(key) is entry:
+            entry.size += size
+            self._bytes += size
+            self._make_room()
+
+    def _make_room(self) -> None:
         while self._bytes > self.max_bytes:
             _, gone = self._entries.popitem(last=False)
             self._bytes -= gone.size

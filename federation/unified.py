@@ -22,6 +22,7 @@ from federation.adapters.base import Adapter, answer, moment_of
 from federation.auth import Principal
 from federation.cache import AnswerCache
 from federation.merge import Key, SourceRows, merge
+from federation.renditions import Renditions, aside
 from lakehouse.tables import FLAT_SCHEMA
 
 LOG = logging.getLogger(__name__)
@@ -77,13 +78,11 @@ class Answer:
     reports: tuple[SourceReport, ...]
     cache: str = "miss"
     age: float = 0.0
-    rendered: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
+    renditions: Renditions = field(default_factory=Renditions, repr=False, compare=False)
 
-    def render(self, form: str, make: Callable[[pa.Table], bytes]) -> msgspec.Raw:
+    async def render(self, form: str, make: Callable[[pa.Table], bytes]) -> bytes:
         """The rows as bytes of a form, made once however often the answer is given again."""
-        if form not in self.rendered:
-            self.rendered[form] = make(self.table)
-        return msgspec.Raw(self.rendered[form])
+        return await self.renditions.get(form, self.table.num_rows, lambda: make(self.table))
 
     @property
     def partial(self) -> bool:
@@ -120,7 +119,9 @@ class Unified:
     def __post_init__(self) -> None:
         ranked = sorted(self.adapters, key=lambda a: PRECEDENCE.index(a.kind) if a.kind in PRECEDENCE else len(PRECEDENCE))
         self._by_name = {adapter.name: adapter for adapter in ranked}
-        self._cache = AnswerCache(self.cache_bytes, lambda answered: 2 * answered.table.nbytes + 4_096)
+        self._cache = AnswerCache(
+            self.cache_bytes, lambda answered: answered.table.nbytes + 4_096, lambda answered: answered.renditions
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -170,7 +171,8 @@ class Unified:
         parts = [rows for rows, _ in outcomes if rows is not None]
         if not parts:
             raise NoAnswer(reports)
-        page = merge(parts, limit=request.limit, order=request.order)
+        rows = sum(part.table.num_rows for part in parts)
+        page = await aside(rows, merge, parts, limit=request.limit, order=request.order)
         return Answer(request.start, request.end, page.table, page.after, reports)
 
     async def _ask_one(self, adapter: Adapter, request: EventRequest) -> tuple[SourceRows | None, SourceReport]:

@@ -41,13 +41,15 @@ class LakeAdapter:
         self._lake = Lake(config)
         self._log = DeltaLog(TABLE, self._lake.uri(TABLE), self._lake.storage_options)
         self._threads = SourceThreads(name)
+        # of its own: whether a kept answer still holds is to be known while long scans have all the other threads
+        self._log_threads = SourceThreads(f"{name}-log", workers=2)
         self._open = ExitStack()
         self._database: duckdb.DuckDBPyConnection | None = None
         self._opening = threading.Lock()
 
     async def query(self, request: EventRequest) -> AsyncIterator[pa.RecordBatch]:
         """Rows in order, from the files that can hold any. Raises SourceError."""
-        snapshot = await self._threads.call(self._log.latest)
+        snapshot = await self._log_threads.call(self._log.latest)
         if snapshot is None:
             return
         cursor = await self._threads.call(self._cursor)
@@ -61,12 +63,12 @@ class LakeAdapter:
 
     async def version(self, request: EventRequest) -> str | None:  # noqa: ARG002 - every adapter is asked about a request
         """The table's version."""
-        snapshot = await self._threads.call(self._log.latest)
+        snapshot = await self._log_threads.call(self._log.latest)
         return None if snapshot is None else str(snapshot.version)
 
     async def as_of(self) -> dt.datetime | None:
         """When the newest of its events came to the lake; None while it has none, or does not say."""
-        snapshot = await self._threads.call(self._log.latest)
+        snapshot = await self._log_threads.call(self._log.latest)
         stats = None if snapshot is None else snapshot.stats("ingested_at")
         moments = [] if stats is None else [moment for moment in stats.largest if moment is not None]
         return max(moments).replace(tzinfo=dt.UTC) if moments else None
@@ -74,7 +76,7 @@ class LakeAdapter:
     async def check(self) -> SourceHealth:
         """Whether the table's log can be read."""
         try:
-            snapshot = await self._threads.call(self._log.latest)
+            snapshot = await self._log_threads.call(self._log.latest)
         except TrackMateError as error:
             return SourceHealth(ok=False, detail=str(error))
         return SourceHealth(ok=True, detail="no events yet" if snapshot is None else f"version {snapshot.version}")
@@ -82,6 +84,7 @@ class LakeAdapter:
     async def close(self) -> None:
         """Close the database and let the threads end."""
         self._threads.close()
+        self._log_threads.close()
         with self._opening:
             self._database = None
             self._open.close()
@@ -90,6 +93,7 @@ class LakeAdapter:
         with self._opening:
             if self._database is None:
                 self._database = self._open.enter_context(self._lake.connect(ordered=True))
+                self._database.execute("SET parquet_metadata_cache = true")  # a data file never changes
             return self._database.cursor()
 
     def _rows(self, cursor: duckdb.DuckDBPyConnection, snapshot: Snapshot, request: EventRequest) -> Iterator[pa.RecordBatch]:

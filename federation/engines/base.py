@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self
 import pyarrow as pa
 
 from contract.errors import TrackMateError
+from federation.renditions import Renditions
 
 if TYPE_CHECKING:
     from federation.auth import Principal
@@ -144,6 +145,8 @@ async def _nothing() -> None:
 class Result:
     """An answer in Arrow: `async for batch in result`; `stats` is complete after the last batch.
 
+    `renditions` holds its bytes in other forms for as long as the engine keeps the answer.
+
     Whoever stops early calls `aclose()`, which stops the engine too; `async with` does that.
     """
 
@@ -151,6 +154,7 @@ class Result:
     stats: Stats
     batches: AsyncIterator[pa.RecordBatch]
     close: Callable[[], Awaitable[None]] = field(default=_nothing)
+    renditions: Renditions = field(default_factory=Renditions)
 
     def __aiter__(self) -> AsyncIterator[pa.RecordBatch]:
         return self.batches

@@ -7,11 +7,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal
 
 import pyarrow as pa
 
 from federation.engines.base import ScanStats
+from federation.renditions import Renditions
 
 MAX_SHARE: Final = 8
 """One answer may take this part (an eighth) of the cache at most."""
@@ -19,15 +21,16 @@ MAX_SHARE: Final = 8
 REMEMBERED_LARGE: Final = 1_000
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Entry:
-    """One kept answer."""
+    """One kept answer; `size` is in bytes, its renditions included."""
 
     schema: pa.Schema
     batches: tuple[pa.RecordBatch, ...]
     scans: tuple[ScanStats, ...]
     truncated: Literal["rows", "bytes"] | None
     size: int
+    renditions: Renditions = field(default_factory=Renditions)
 
 
 @dataclass
@@ -64,12 +67,23 @@ class ResultCache:
         with self._lock:
             if entry.size > self.max_entry:
                 return
+            entry.renditions.grown = partial(self._grow, key, entry)
             old = self._entries.pop(key, None)
             self._bytes += entry.size - (old.size if old is not None else 0)
             self._entries[key] = entry
-            while self._bytes > self.max_bytes:
-                _, oldest = self._entries.popitem(last=False)
-                self._bytes -= oldest.size
+            self._make_room()
+
+    def _grow(self, key: Hashable, entry: Entry, size: int) -> None:
+        with self._lock:
+            if self._entries.get(key) is entry:
+                entry.size += size
+                self._bytes += size
+                self._make_room()
+
+    def _make_room(self) -> None:
+        while self._bytes > self.max_bytes:
+            _, oldest = self._entries.popitem(last=False)
+            self._bytes -= oldest.size
 
     def too_large(self, key: Hashable) -> None:
         """Note that this answer is too large to be kept, so that nobody waits for a twin's."""

@@ -255,14 +255,14 @@ def _kept(entry: Entry, state: Literal["hit", "shared", "miss", "off"], started:
     stats = Stats(
         scans=entry.scans,
         rows=sum(batch.num_rows for batch in entry.batches),
-        bytes_returned=entry.size,
+        bytes_returned=sum(batch.nbytes for batch in entry.batches),
         seconds=time.monotonic() - started,
         cache=state,
         truncated=entry.truncated,
     )
     if state in {"hit", "shared"}:
         stats.scans = tuple(replace(scan, files=0, bytes=0) for scan in entry.scans)
-    return Result(entry.schema, stats, batches())
+    return Result(entry.schema, stats, batches(), renditions=entry.renditions)
 
 
 def _free_columns_of_schemas(tree: exp.Query) -> None:

@@ -101,24 +101,28 @@ def zoned(table: pa.Table) -> pa.Table:
     return table
 
 
-def table_response(table: pa.Table, form: Form, headers: Mapping[str, str]) -> Response:
-    """A table as Arrow, Parquet or CSV. In CSV nested values stand as JSON text."""
+def table_bytes(table: pa.Table, form: Form) -> bytes:
+    """A table as Arrow, Parquet or CSV, else as NDJSON. In CSV nested values stand as JSON text."""
     match form:
         case Form.ARROW:
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, table.schema) as writer:
                 writer.write_table(table)
-            body = sink.getvalue().to_pybytes()
+            return sink.getvalue().to_pybytes()
         case Form.PARQUET:
             buffer = io.BytesIO()
             pyarrow.parquet.write_table(table, buffer, compression="zstd")
-            body = buffer.getvalue()
+            return buffer.getvalue()
         case Form.CSV:
             buffer = io.BytesIO()
             pyarrow.csv.write_csv(_flat(table), buffer)
-            body = buffer.getvalue()
+            return buffer.getvalue()
         case _:
-            body = rows_as_lines(table.to_pylist())
+            return rows_as_lines(table.to_pylist())
+
+
+def response(body: bytes, form: Form, headers: Mapping[str, str]) -> Response:
+    """Bytes of a form as the answer to a request."""
     return Response(body, 200, dict(headers), media_type=form.value)
 
 

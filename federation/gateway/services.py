@@ -58,13 +58,13 @@ class Services:
         return {adapter.name: await adapter.check() for adapter in self.adapters}
 
 
-def of_request(request: Request) -> Services:
-    """The services of the application that serves `request`."""
+async def of_request(request: Request) -> Services:
+    """The services of the application that serves `request`; asynchronous because FastAPI runs all else in a thread."""
     services: Services = request.app.state.services
     return services
 
 
-def principal_of(request: Request) -> Principal:
+async def principal_of(request: Request) -> Principal:
     """Who asks, as the door found out."""
     principal: Principal = request.scope[PRINCIPAL]
     return principal

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -13,11 +14,13 @@ from starlette.responses import Response
 
 from contract.errors import InvalidBody
 from federation.engines.base import EngineError, GateError, Limits, QueryError, QueryTimeout, ResourceLimit, Stats
-from federation.gateway import audit, body, formats
+from federation.gateway import audit, formats
+from federation.gateway import body as bodies
 from federation.gateway.disconnect import while_connected
 from federation.gateway.errors import ApiError
 from federation.gateway.permissions import permission
 from federation.gateway.services import Asker, Served
+from federation.renditions import Renditions
 
 router = APIRouter()
 
@@ -81,16 +84,18 @@ async def sql(request: Request, services: Served, asker: Asker) -> Response:
         raise ApiError(
             415, "unsupported_media_type", f"Content-Type {media_type[:64]!r} is not supported", hint="send application/json"
         )
-    received = await body.read(request, seconds=services.settings.body_timeout, cap=MAX_SQL_BYTES)
+    received = await bodies.read(request, seconds=services.settings.body_timeout, cap=MAX_SQL_BYTES)
     asked = _decode(received)
     started = time.monotonic()
     try:
-        table, stats = await while_connected(request, _run(services, asker, asked))
+        answer = await while_connected(request, _run(services, asker, asked))
     except EngineError as error:
         audit.record("sql", asker, outcome=error.code, sql=asked.sql, seconds=round(time.monotonic() - started, 3))
         raise _refusal(error) from error
-    audit.record("sql", asker, outcome="ok", sql=asked.sql, rows=table.num_rows, seconds=round(time.monotonic() - started, 3))
-    return _respond(table, stats, form)
+    audit.record(
+        "sql", asker, outcome="ok", sql=asked.sql, rows=answer.table.num_rows, seconds=round(time.monotonic() - started, 3)
+    )
+    return await _respond(answer, form)
 
 
 def _decode(received: bytes) -> SqlRequest:
@@ -105,12 +110,19 @@ def _decode(received: bytes) -> SqlRequest:
         raise InvalidBody(400, "not_json", f"the body is not JSON: {error}") from error
 
 
-async def _run(services: Served, asker: Asker, asked: SqlRequest) -> tuple[pa.Table, Stats]:
+@dataclass(frozen=True)
+class _Answer:
+    table: pa.Table
+    stats: Stats
+    renditions: Renditions
+
+
+async def _run(services: Served, asker: Asker, asked: SqlRequest) -> _Answer:
     caps = services.sql_limits
     limits = Limits(caps.timeout, min(caps.max_rows, asked.limit or caps.max_rows), caps.max_bytes)
     async with await services.engine.query(asked.sql, principal=asker, limits=limits, as_of=asked.as_of) as result:
         table = await result.read_all()
-        return table, result.stats
+        return _Answer(formats.zoned(table), result.stats, result.renditions)
 
 
 def _refusal(error: EngineError) -> ApiError:
@@ -132,8 +144,9 @@ def _refusal(error: EngineError) -> ApiError:
             return ApiError(503, f"sql_{error.code}", str(error), retry_after=5)
 
 
-def _respond(table: pa.Table, stats: Stats, form: formats.Form) -> Response:
-    table = formats.zoned(table)
+async def _respond(answer: _Answer, form: formats.Form) -> Response:
+    table, stats = answer.table, answer.stats
+    rows = await answer.renditions.get(form.value, table.num_rows, lambda: _rows(table, form))
     costs = {
         "rows": stats.rows,
         "seconds": round(stats.seconds, 6),
@@ -145,16 +158,22 @@ def _respond(table: pa.Table, stats: Stats, form: formats.Form) -> Response:
         "truncated": stats.truncated,
         "scans": [formats.plain(scan) for scan in stats.scans],
     }
-    headers = {
-        STATS: formats.json_bytes({k: v for k, v in costs.items() if k != "scans"}).decode(),
-        TRUNCATED: stats.truncated or "no",
-    }
     if form is not formats.Form.JSON:
-        return formats.table_response(table, form, headers)
-    answer = {
+        headers = {
+            STATS: formats.json_bytes({k: v for k, v in costs.items() if k != "scans"}).decode(),
+            TRUNCATED: stats.truncated or "no",
+        }
+        return formats.response(rows, form, headers)
+    body = {
         "columns": [{"name": column.name, "type": str(column.type)} for column in table.schema],
-        "rows": formats.rows_as_arrays(table),
+        "rows": msgspec.Raw(rows),
         "truncated": stats.truncated,
         "stats": costs,
     }
-    return Response(formats.json_bytes(answer), media_type=form.value)
+    return formats.response(formats.json_bytes(body), form, {})
+
+
+def _rows(table: pa.Table, form: formats.Form) -> bytes:
+    if form is formats.Form.JSON:
+        return formats.json_bytes(formats.rows_as_arrays(table))
+    return formats.table_bytes(table, form)

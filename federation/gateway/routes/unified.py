@@ -6,6 +6,8 @@ import datetime as dt
 from collections.abc import Hashable, Mapping
 from typing import Annotated, Any, Final
 
+import msgspec
+import pyarrow as pa
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
@@ -19,6 +21,7 @@ from federation.gateway import event_json, formats, times
 from federation.gateway.errors import ApiError
 from federation.gateway.permissions import permission
 from federation.gateway.services import Asker, Served
+from federation.renditions import aside
 from federation.unified import Answer, NoAnswer, Question, UnknownSource, cursor_of
 
 router = APIRouter()
@@ -116,25 +119,25 @@ async def unified(
         reports = [formats.plain(report) for report in error.reports]
         raise ApiError(503, "no_source", f"no source answered: {error}", retry_after=5, extra={"sources": reports}) from error
     services.metrics.cache(answer.cache)
-    return _respond(answer, form, question_id, correlate_by, tolerance)
+    return await _respond(answer, form, question_id, correlate_by, tolerance)
 
 
-def _respond(answer: Answer, form: formats.Form, question_id: str, correlate_by: str | None, tolerance: float) -> Response:
+async def _respond(answer: Answer, form: formats.Form, question_id: str, correlate_by: str | None, tolerance: float) -> Response:
     following = None
     if answer.after is not None:
         following = cursors.encode(cursors.Cursor(answer.after, micros(answer.start), micros(answer.end)), question_id)
-    groups = None if correlate_by is None else correlate(answer.table, correlate_by, tolerance)
-    headers = {
-        PARTIAL: "true" if answer.partial else "false",
-        SOURCES: formats.json_bytes(answer.reports).decode("ascii", "replace"),
-        **({} if following is None else {NEXT_CURSOR: following}),
-    }
-    if form not in {formats.Form.JSON, formats.Form.NDJSON}:
-        return formats.table_response(formats.zoned(answer.table), form, headers)
-    if form is formats.Form.NDJSON:
-        return Response(formats.rows_as_lines(event_json.events(answer.table)), 200, headers, media_type=form.value)
+    if form is not formats.Form.JSON:
+        headers = {
+            PARTIAL: "true" if answer.partial else "false",
+            SOURCES: formats.json_bytes(answer.reports).decode("ascii", "replace"),
+            **({} if following is None else {NEXT_CURSOR: following}),
+        }
+        return formats.response(await answer.render(form.value, lambda table: _rows(table, form)), form, headers)
+    groups = None
+    if correlate_by is not None:
+        groups = await aside(answer.table.num_rows, correlate, answer.table, correlate_by, tolerance)
     body = {
-        "events": answer.render(form.value, event_json.encoded),
+        "events": msgspec.Raw(await answer.render(form.value, event_json.encoded)),
         "next_cursor": following,
         "partial": answer.partial,
         "start": answer.start,
@@ -143,7 +146,13 @@ def _respond(answer: Answer, form: formats.Form, question_id: str, correlate_by:
         "sources": answer.reports,
         **({} if groups is None else {"correlations": groups}),
     }
-    return Response(formats.json_bytes(body), 200, headers={}, media_type=form.value)
+    return formats.response(formats.json_bytes(body), form, {})
+
+
+def _rows(table: pa.Table, form: formats.Form) -> bytes:
+    if form is formats.Form.NDJSON:
+        return formats.rows_as_lines(event_json.events(table))
+    return formats.table_bytes(formats.zoned(table), form)
 
 
 def _range(

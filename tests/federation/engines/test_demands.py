@@ -32,7 +32,7 @@ def where(draw: st.DrawFn, columns: tuple[tuple[str, str], ...], alias: str = ""
     for _ in range(draw(st.integers(0, most))):
         name, kind = draw(st.sampled_from(columns))
         value = draw(literals(kind))
-        form = draw(st.sampled_from(["= ", "= ", "<= ", "> ", "IN", "null", "not null"]))
+        form = draw(st.sampled_from(["= ", "<= ", "> ", "<> ", "IN", "null", "not null"]))
         match form:
             case "IN":
                 parts.append(f"{alias}{name} IN ({value}, {draw(literals(kind))})")
