@@ -29,6 +29,7 @@ from typing import Any
 
 from benchmarks.http_load import run
 from benchmarks.otlp_body import logs_request
+from benchmarks.peers import collector as otel
 from benchmarks.peers.counting_receiver import Receiver, receiver
 from benchmarks.sidecar_ack import (
     BODIES,
@@ -54,50 +55,6 @@ SENDERS = 10
 DRAIN_SECONDS = 300
 SETTLE_SECONDS = 0.5
 """After the last event, for one that comes twice."""
-
-COLLECTOR_CONFIG = """\
-extensions:
-  file_storage:
-    directory: {folder}/queue
-    create_directory: true
-    fsync: true
-receivers:
-  otlp:
-    protocols:
-      http:
-        endpoint: 127.0.0.1:{port}
-exporters:
-  otlphttp:
-    endpoint: {url}
-    compression: none
-    sending_queue:
-      enabled: true
-      storage: file_storage
-      sizer: {sizer}
-      queue_size: 1000000000
-      num_consumers: {consumers}
-{batch}
-    retry_on_failure:
-      enabled: true
-      max_elapsed_time: 0
-service:
-  extensions: [file_storage]
-  telemetry:
-    metrics:
-      level: none
-    logs:
-      level: error
-  pipelines:
-    logs:
-      receivers: [otlp]
-      exporters: [otlphttp]
-"""
-COLLECTOR_BATCH = f"""\
-      batch:
-        flush_timeout: 200ms
-        min_size: {JOINED}
-        max_size: {JOINED}
-"""
 
 Push = Callable[[float], tuple[int, dict[str, int]]]
 """Sends for so many seconds; gives the events sent, and the answers that were not as they should be."""
@@ -199,14 +156,10 @@ def collector(
     folder: Path, to: Receiver, bodies: list[bytes], seconds: float, *, binary: Path, consumers: int, joined: bool
 ) -> dict[str, Any]:
     port = free_port()
-    config = folder / "collector.yaml"
-    batch, sizer = (COLLECTOR_BATCH, "items") if joined else ("", "requests")
-    config.write_text(
-        COLLECTOR_CONFIG.format(folder=folder, port=port, url=to.url, consumers=consumers, batch=batch, sizer=sizer)
-    )
+    command = otel.command(binary, folder, port=port, endpoint=to.url, consumers=consumers, joined=JOINED if joined else None)
     url = f"http://127.0.0.1:{port}/v1/logs"
     push = partial(push_http, port, "/v1/logs", "application/x-protobuf", bodies, 200)
-    with pinned([str(binary), "--config", str(config)], folder, url, {"GOMAXPROCS": "1"}) as pid:
+    with pinned(command, folder, url, {"GOMAXPROCS": "1"}) as pid:
         return measured(pid, push, to, seconds)
 
 
@@ -257,9 +210,7 @@ def main() -> None:
         )
     }
     if "collector" not in options.without:
-        from benchmarks.peers.collector import collector as build
-
-        each = partial(collector, bodies=otlp, seconds=options.seconds, binary=options.collector or build())
+        each = partial(collector, bodies=otlp, seconds=options.seconds, binary=options.collector or otel.collector())
         cases["collector"] = partial(each, consumers=SENDERS, joined=False)
         cases["collector_one_sender"] = partial(each, consumers=1, joined=False)
         cases["collector_joined"] = partial(each, consumers=SENDERS, joined=True)

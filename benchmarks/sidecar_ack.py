@@ -27,6 +27,7 @@ from typing import Any
 
 from benchmarks.http_load import Plan, run_pinned
 from benchmarks.otlp_body import logs_request
+from benchmarks.peers import collector as otel
 from contract.ids import uuid7
 from tests.services.base import free_port, wait_until
 
@@ -197,52 +198,10 @@ def measure_bare_append(folder: Path, bodies: list[bytes], seconds: float, toget
     }
 
 
-COLLECTOR_CONFIG = """\
-extensions:
-  file_storage:
-    directory: {folder}/queue
-    create_directory: true
-    fsync: true
-receivers:
-  otlp:
-    protocols:
-      http:
-        endpoint: 127.0.0.1:{port}
-exporters:
-  otlphttp:
-    endpoint: http://127.0.0.1:{dead}
-    compression: none
-    sending_queue:
-      enabled: true
-      storage: file_storage
-      sizer: requests
-      queue_size: 10000000
-      num_consumers: 1
-    retry_on_failure:
-      enabled: true
-      initial_interval: 5s
-      max_interval: 30s
-      max_elapsed_time: 0
-service:
-  extensions: [file_storage]
-  telemetry:
-    metrics:
-      level: none
-    logs:
-      level: error
-  pipelines:
-    logs:
-      receivers: [otlp]
-      exporters: [otlphttp]
-"""
-
-
 def measure_collector(folder: Path, bodies: list[bytes], seconds: float, binary: Path) -> dict[str, Any]:
     port = free_port()
-    config = folder / "collector.yaml"
-    config.write_text(COLLECTOR_CONFIG.format(folder=folder, port=port, dead=free_port()))
+    command = otel.command(binary, folder, port=port, endpoint=f"http://127.0.0.1:{free_port()}")
     result: dict[str, Any] = {}
-    command = [str(binary), "--config", str(config)]
     with pinned(command, folder, f"http://127.0.0.1:{port}/v1/logs", {"GOMAXPROCS": "1"}) as pid:
         target = (port, "/v1/logs", "application/x-protobuf", bodies, 200)
         run_pinned(plan(*target, 1.0), LOAD_CORE)
@@ -284,9 +243,7 @@ def main() -> None:
     for together in (1, CONNECTIONS):
         result[f"bare_append_{together}"] = in_folder(measure_bare_append, bodies, min(options.seconds, 5), together)
     if not options.no_collector:
-        from benchmarks.peers.collector import collector
-
-        result["collector"] = in_folder(measure_collector, otlp, options.seconds, options.collector or collector())
+        result["collector"] = in_folder(measure_collector, otlp, options.seconds, options.collector or otel.collector())
     json.dump(result, sys.stdout, indent=2)
     sys.stdout.write("\n")
 
