@@ -138,22 +138,9 @@ class Delivery:
     def flush(self, timeout: float) -> FlushResult:
         """Wait until everything emitted before this call is with the sidecar or on disk; whether that came to pass in time."""
         lost = self.counts.lost
-        done = self._flush(timeout)
+        done = self.queue.flush(timeout, self._clock, self._closing)
         stats = self.stats()
         return FlushResult(done and self.counts.lost == lost, stats.backends)
-
-    def _flush(self, timeout: float) -> bool:
-        mark = self.queue.mark()
-        deadline = self._clock() + timeout
-        pause = 0.001
-        self.start()
-        while not self.queue.done_before(mark):
-            if self._clock() >= deadline or self._closing.is_set():
-                return self.queue.done_before(mark)
-            self.hurry()
-            time.sleep(pause)
-            pause = min(0.02, pause * 1.5)
-        return True
 
     def stats(self) -> Stats:
         """The counts now."""
@@ -252,13 +239,7 @@ class Delivery:
             self._replay.run(allowed=self._breaker.allows(now), now=now, send=self._send_once, is_closing=self._closing.is_set)
 
     def _take(self, limit: int) -> list[Batch]:
-        def take() -> list[Batch]:
-            ordinal, entries = self.queue.take(limit)
-            batches = pack(entries, self._emitter_id, ordinal)
-            self.queue.watches.attach(entries, batches)
-            return batches
-
-        return self.queue.hand(take)
+        return self.queue.take(limit, self._emitter_id)
 
     def _report_drops(self) -> None:
         """Tell of what was lost by an event of its own, so that the gap in the numbers is explained."""

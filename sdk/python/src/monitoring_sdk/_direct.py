@@ -140,21 +140,8 @@ class DirectDelivery:
     def flush(self, timeout: float) -> FlushResult:
         """Wait until everything emitted before this call is delivered or on disk; whether that came to pass in time."""
         lost = self.counts.lost
-        done = self._flush(timeout)
+        done = self.queue.flush(timeout, self._clock, self._closing)
         return FlushResult(done and self.counts.lost == lost, self._results())
-
-    def _flush(self, timeout: float) -> bool:
-        mark = self.queue.mark()
-        deadline = self._clock() + timeout
-        pause = 0.0002
-        self.start()
-        while not self.queue.done_before(mark):
-            if self._clock() >= deadline or self._closing.is_set():
-                return self.queue.done_before(mark)
-            self.hurry()
-            time.sleep(pause)
-            pause = min(0.02, pause * 1.5)
-        return True
 
     def stats(self) -> Stats:
         """The counts now."""
@@ -188,7 +175,7 @@ class DirectDelivery:
         fragile = [lane for lane in self._lanes.values() if not lane.outlives_executors]
         if fragile and not self._closing.is_set():
             deadline = self._end_by(grace)
-            self._flush(max(0.0, deadline - self._clock()))
+            self.queue.flush(max(0.0, deadline - self._clock()), self._clock, self._closing)
             self._end(fragile, deadline)
 
     def forget(self) -> None:
@@ -270,14 +257,7 @@ class DirectDelivery:
 
     def _dispatch(self, limit: int) -> int:
         """Hand out up to so many events; how many it were."""
-
-        def take() -> list[Batch]:
-            ordinal, entries = self.queue.take(limit)
-            batches = pack(entries, self._emitter_id, ordinal)
-            self.queue.watches.attach(entries, batches)
-            return batches
-
-        batches = self.queue.hand(take)
+        batches = self.queue.take(limit, self._emitter_id)
         for batch in batches:
             self._ship(batch)
         return sum(map(len, batches))

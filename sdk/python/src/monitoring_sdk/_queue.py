@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from monitoring_sdk._batch import Batch, Entry
+from monitoring_sdk._batch import Batch, Entry, pack
 from monitoring_sdk._config import QueueSettings
 from monitoring_sdk._counts import Counts
 from monitoring_sdk._results import Watches
@@ -23,6 +23,10 @@ LARGE_TEXT = 4096
 LARGE_SUM = 32 * 1024 * 1024
 _FEW = 16
 _POLL = 0.001
+_FIRST_LOOK = 0.0002
+_LAST_LOOK = 0.02
+"""Pauses, in seconds, between a flush's looks at what is left."""
+
 _PATIENCE = 1.0
 """How long, in seconds, an emit waits for the disk when the queue is full and `on_full` is `spool`."""
 
@@ -35,6 +39,9 @@ class Attendants(Protocol):
 
     def wake(self) -> None:
         """There is a batch to send. Called from any thread and from signal handlers."""
+
+    def hurry(self) -> None:
+        """Look at all of the queue now, be it a whole batch or not."""
 
     def overflow(self) -> None:
         """The queue is nearly full: put some of it on disk."""
@@ -84,15 +91,19 @@ class EventQueue:
         self._closed = True
         self._notice = 0
 
-    def take(self, limit: int) -> tuple[int, list[Entry]]:
-        """Up to `limit` of the oldest entries, with the ordinal of the first."""
-        with self._lock:
-            entries = self._entries
-            taken = [entries.popleft() for _ in range(min(limit, len(entries)))]
+    def take(self, limit: int, emitter_id: str) -> list[Batch]:
+        """Up to `limit` of the oldest entries as batches, which are in the caller's hands from then on."""
+
+        def take() -> list[Batch]:
+            entries = [self._entries.popleft() for _ in range(min(limit, len(self._entries)))]
             ordinal = self._taken
-            self._taken += len(taken)
-            self._large -= sum(map(_large, taken)) if self._large else 0
-            return ordinal, taken
+            self._taken += len(entries)
+            self._large -= sum(map(_large, entries)) if self._large else 0
+            batches = pack(entries, emitter_id, ordinal)
+            self.watches.attach(entries, batches)
+            return batches
+
+        return self.hand(take)
 
     def hand(self, take: Callable[[], list[Batch]]) -> list[Batch]:
         """Run `take`, and know its batches as being in somebody's hands from then on."""
@@ -130,6 +141,22 @@ class EventQueue:
         """Whether every event below `mark` is out of memory."""
         with self._lock:
             return min(self._in_hand, default=self._taken) >= mark
+
+    def flush(self, timeout: float, clock: Callable[[], float], closing: threading.Event) -> bool:
+        """Hurry the attendants until every event of before this call is out of memory; whether it is within `timeout` seconds."""
+        mark = self.mark()
+        deadline = clock() + timeout
+        pause = _FIRST_LOOK
+        attendants = self.attendants
+        if attendants is not None:
+            attendants.start()
+        while not self.done_before(mark):
+            if attendants is None or clock() >= deadline or closing.is_set():
+                return self.done_before(mark)
+            attendants.hurry()
+            time.sleep(pause)
+            pause = min(_LAST_LOOK, pause * 1.5)
+        return True
 
     def excess(self) -> int:
         """How many entries to take for the queue to come down to half its bounds; large ones come down a few at a time."""
