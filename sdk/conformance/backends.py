@@ -136,16 +136,33 @@ def _plain(file: Path) -> bytes:
     return data
 
 
-class ElkTarget:
-    """An index of a real Elasticsearch; it is down when nothing listens at the address that the SDK has."""
+class Proxied:
+    """What lies behind a proxy of its own: it is down when the proxy passes nothing on."""
+
+    def __init__(self, port: int) -> None:
+        self._proxy = Proxy(port)
+        self._proxy.__enter__()
+        self._url = f"http://127.0.0.1:{self._proxy.port}"
+
+    def stop(self) -> None:
+        self._proxy.deaf()
+
+    def start(self) -> None:
+        self._proxy.hear()
+
+    def close(self) -> None:
+        self._proxy.__exit__()
+
+
+class ElkTarget(Proxied):
+    """An index of a real Elasticsearch."""
 
     def __init__(self, server: Elasticsearch) -> None:
+        super().__init__(server.port)
         self._server = server
         self._index = server.fresh_index()
-        self._proxy = Proxy(server.port)
-        self._proxy.__enter__()
         self.config: dict[str, Any] = {
-            "url": f"http://127.0.0.1:{self._proxy.port}",
+            "url": self._url,
             "index": self._index,
             "username": server.username,
             "password": server.password,
@@ -157,30 +174,20 @@ class ElkTarget:
     def as_stored(self, event: dict[str, Any]) -> dict[str, Any]:
         return event
 
-    def stop(self) -> None:
-        self._proxy.deaf()
 
-    def start(self) -> None:
-        self._proxy.hear()
-
-    def close(self) -> None:
-        self._proxy.__exit__()
-
-
-class ZabbixTarget:
+class ZabbixTarget(Proxied):
     """A host on a real Zabbix server with the one item that the case sends values to; read back are the item's values."""
 
     KEY = "trackmate.metric[fab1,etcher,chuck,t,]"
     FLOAT = 0
 
     def __init__(self, server: Zabbix) -> None:
+        super().__init__(server.port)
         self._server = server
         self._host = server.fresh_name()
         server.make_host(self._host)
         server.make_item(self._host, self.KEY, self.FLOAT)
-        self._proxy = Proxy(server.port)
-        self._proxy.__enter__()
-        self.config: dict[str, Any] = {"url": f"http://127.0.0.1:{self._proxy.port}", "host": self._host}
+        self.config: dict[str, Any] = {"url": self._url, "host": self._host}
 
     def read_back(self) -> list[dict[str, Any]]:
         self._server.flush()
@@ -192,15 +199,6 @@ class ZabbixTarget:
 
     def as_stored(self, event: dict[str, Any]) -> dict[str, Any]:
         return {"value": event["metrics"]["t"]} if "metrics" in event else {}
-
-    def stop(self) -> None:
-        self._proxy.deaf()
-
-    def start(self) -> None:
-        self._proxy.hear()
-
-    def close(self) -> None:
-        self._proxy.__exit__()
 
 
 class Services:

@@ -73,6 +73,11 @@ class RunningSidecar(Service):
         self.spawn(command, ready=self.is_ready, env=self.environment)
         return self
 
+    def stop(self) -> None:
+        """End the sidecar and the client that spoke to it."""
+        self.client.close()
+        super().stop()
+
     def is_ready(self) -> bool:
         try:
             return self.get("/ready").status_code == 200

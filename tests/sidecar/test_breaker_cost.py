@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import socket
 import threading
@@ -75,13 +76,12 @@ class HungServer:
         """Take what came, so that a request is never kept from being sent; and see whether it was the end."""
         if connection not in self._open:
             return
-        try:
-            while connection.recv(65536):
-                pass
-        except BlockingIOError:
-            return
-        except ConnectionError:
-            pass  # ended as well
+        with contextlib.suppress(ConnectionError):  # reset: ended as well
+            try:
+                while connection.recv(65536):
+                    continue
+            except BlockingIOError:
+                return
         self._open.discard(connection)
         self._poll.unregister(connection)
         connection.close()
