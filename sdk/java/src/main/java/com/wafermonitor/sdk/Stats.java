@@ -42,8 +42,9 @@ public record Stats(
      * @param replayed acknowledged out of the spool folder
      * @param failed refused as a whole batch
      * @param dropped lost
+     * @param waiting in memory now
      * @param lastError why the last attempt failed; empty when it didn't
      */
     public record BackendStats(
-            long sent, long rejected, long spooled, long replayed, long failed, long dropped, String lastError) {}
+            long sent, long rejected, long spooled, long replayed, long failed, long dropped, long waiting, String lastError) {}
 }

@@ -10,14 +10,20 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.concurrent.CountDownLatch;
 
-/** A backend such as a site would ship: keeps events in memory, after failing as often as it is told. */
+/**
+ * A backend such as a site would ship: keeps events in memory, after failing as often as it is told. One that hangs does not come back
+ * from a call before it is released, whatever timeout it is given and whoever interrupts it.
+ */
 public final class Recorder implements Backend {
     final List<Map<?, ?>> events = new CopyOnWriteArrayList<>();
+    final CountDownLatch released;
     private int failures;
 
-    private Recorder(int failures) {
+    private Recorder(int failures, boolean hangs) {
         this.failures = failures;
+        this.released = new CountDownLatch(hangs ? 1 : 0);
     }
 
     /** Found through META-INF/services. */
@@ -34,7 +40,7 @@ public final class Recorder implements Backend {
 
         @Override
         public Backend create(BackendSettings settings) {
-            Recorder recorder = new Recorder((int) settings.positive("fails", 0));
+            Recorder recorder = new Recorder((int) settings.positive("fails", 0), settings.flag("hangs", false));
             made.put(settings.text("name"), recorder);
             return recorder;
         }
@@ -44,6 +50,11 @@ public final class Recorder implements Backend {
     public Answer deliver(Batch batch, Duration timeout) {
         if (failures-- > 0) {
             throw new IllegalStateException("a mistake of the site's own");
+        }
+        try {
+            released.await();
+        } catch (InterruptedException notByUs) {
+            throw new IllegalStateException(notByUs);
         }
         events.addAll(batch.events());
         return Answer.ACCEPTED;

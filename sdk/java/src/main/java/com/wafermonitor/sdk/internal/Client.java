@@ -34,7 +34,7 @@ public final class Client {
         }
         origin.put("site_id", settings.app().siteId());
         origin.put("app", app);
-        delivery = new Delivery(settings, new Encoder(ids, emitterId, origin), this::reportOfDrops);
+        delivery = Delivery.of(settings, new Encoder(ids, emitterId, origin), this::reportOfDrops);
         delivery.start();
     }
 

@@ -63,10 +63,5 @@ final class Counts {
         long spooled;
         long failed;
         long dropped;
-
-        /** Whether the receiver has taken all of it, rejections included. */
-        boolean isDelivered() {
-            return spooled == 0 && failed == 0 && dropped == 0 && sent + rejected > 0;
-        }
     }
 }

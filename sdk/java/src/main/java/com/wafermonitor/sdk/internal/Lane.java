@@ -9,6 +9,7 @@ import java.io.UncheckedIOException;
 import java.lang.System.Logger;
 import java.lang.System.Logger.Level;
 import java.time.Duration;
+import java.util.List;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 
@@ -18,6 +19,9 @@ final class Lane {
 
     /** A receiver that asks for a longer pause than this is left alone: its batch goes to disk meanwhile. In seconds. */
     private static final double LONGEST_WAIT = 10.0;
+
+    /** How much longer than its timeout a call may take before nobody counts on its return any more. */
+    private static final long HUNG_AFTER = TimeUnit.SECONDS.toNanos(2);
 
     /** What the end of the SDK means for the lanes. */
     static final class Closing {
@@ -48,6 +52,8 @@ final class Lane {
     private long replayed;
     private volatile String lastError = "";
     volatile boolean diskFailing;
+    private volatile long returnBy;
+    private volatile boolean calling;
 
     Lane(Settings.Target target, Settings.Sidecar settings, Spool spool, Closing closing) {
         this.target = target;
@@ -67,6 +73,7 @@ final class Lane {
         Batch batch;
         while ((batch = share.next()) != null) {
             if (!allows()) {
+                share.failed = true;
                 if (!putAway(share, batch, "")) {
                     return;
                 }
@@ -78,9 +85,13 @@ final class Lane {
             } else if (answer.outcome() == Outcome.TOO_LARGE && batch.size() > 1) {
                 share.split(batch);
             } else if (answer.outcome() == Outcome.REFUSED || answer.outcome() == Outcome.TOO_LARGE) {
+                share.failed = true;
                 refused(share, batch, answer);
-            } else if (!putAway(share, batch, "")) {
-                return;
+            } else {
+                share.failed = true;
+                if (!putAway(share, batch, "")) {
+                    return;
+                }
             }
         }
     }
@@ -122,20 +133,34 @@ final class Lane {
         if (closing.isOn()) {
             timeout = Math.min(timeout, Math.max(0.05, (closing.deadline - System.nanoTime()) / 1e9));
         }
+        returnBy = System.nanoTime() + (long) (timeout * 1e9) + HUNG_AFTER;
+        calling = true;
         try {
             return target.backend().deliver(batch, Duration.ofNanos((long) (timeout * 1e9)));
         } catch (RuntimeException mistake) { // backends come from outside too, and no batch may be lost with a mistake in one
             LOGGER.log(Level.ERROR, "monitoring-sdk: a mistake in the backend " + target.name(), mistake);
             return new Answer(Outcome.RETRY, mistake.toString());
+        } finally {
+            calling = false;
         }
     }
 
+    /** Whether a call is under way that should have returned long ago. */
+    boolean hangs() {
+        return calling && System.nanoTime() - returnBy > 0;
+    }
+
+    void noteHung() {
+        Answer answer = new Answer(Outcome.RETRY, "it hangs: a call does not return, though its time is over");
+        lastError = answer.detail();
+        failed(answer);
+    }
+
     private void accepted(Parcel.Share share, Batch batch, Answer answer) {
-        if (share.finish(batch)) {
-            Counts.Tally tally = new Counts.Tally();
-            tally.rejected = answer.rejected().size();
-            tally.sent = batch.size() - tally.rejected;
-            add(share, tally);
+        Counts.Tally tally = new Counts.Tally();
+        tally.rejected = answer.rejected().size();
+        tally.sent = batch.size() - tally.rejected;
+        if (finish(share, batch, tally)) {
             noteRejections(answer);
         }
     }
@@ -169,40 +194,77 @@ final class Lane {
                 complain(error);
             }
         }
-        if (share.finish(batch)) {
-            Counts.Tally tally = new Counts.Tally();
-            tally.failed = batch.size();
-            add(share, tally);
-        }
+        Counts.Tally tally = new Counts.Tally();
+        tally.failed = batch.size();
+        finish(share, batch, tally);
     }
 
     // ------------------------------------------------------------------------------------------------------ the last resort
 
-    /** Put a batch on disk; without disk drop it for that reason, unless it is empty: then it stays pending. Whether it is gone. */
-    boolean putAway(Parcel.Share share, Batch batch, String atTheEnd) {
-        if (spool != null) {
-            try {
-                spool.write(batch);
-                diskFailing = false;
-                if (share.finish(batch)) {
-                    Counts.Tally tally = new Counts.Tally();
-                    tally.spooled = batch.size();
-                    add(share, tally);
-                }
-                return true;
-            } catch (IOException | UncheckedIOException error) {
-                complain(error);
+    /**
+     * Put what is pending of shares on disk: several, which then follow each other and were never tried, in one file. What can't be
+     * put there is dropped for that reason, unless it is empty: then it stays pending. Whether all is gone.
+     */
+    boolean putAway(List<Parcel.Share> shares, String atTheEnd) {
+        if (shares.size() > 1 && spool != null && written(joined(shares))) {
+            shares.forEach(share -> share.all().forEach(batch -> spooled(share, batch)));
+            return true;
+        }
+        boolean gone = true;
+        for (Parcel.Share share : shares) {
+            for (Batch batch : share.all()) {
+                gone &= putAway(share, batch, atTheEnd);
             }
+        }
+        return gone;
+    }
+
+    private static Batch joined(List<Parcel.Share> shares) {
+        List<Batch> batches = shares.stream().flatMap(share -> share.all().stream()).toList();
+        List<byte[]> lines = batches.stream().flatMap(batch -> batch.lines().stream()).toList();
+        Batch first = batches.get(0);
+        return new Batch(lines, first.emitterId(), first.firstSeq(), batches.get(batches.size() - 1).lastSeq());
+    }
+
+    private boolean putAway(Parcel.Share share, Batch batch, String atTheEnd) {
+        if (spool != null && written(batch)) {
+            spooled(share, batch);
+            return true;
         }
         if (atTheEnd.isEmpty()) {
             return false;
         }
-        if (share.finish(batch)) {
-            Counts.Tally tally = new Counts.Tally();
-            tally.dropped = batch.size();
-            add(share, tally);
-        }
+        drop(share, batch, atTheEnd);
         return true;
+    }
+
+    private boolean written(Batch batch) {
+        try {
+            spool.write(batch);
+            diskFailing = false;
+            return true;
+        } catch (IOException | UncheckedIOException error) {
+            complain(error);
+            return false;
+        }
+    }
+
+    private void spooled(Parcel.Share share, Batch batch) {
+        Counts.Tally tally = new Counts.Tally();
+        tally.spooled = batch.size();
+        finish(share, batch, tally);
+    }
+
+    /** Give up what is pending of a share for good. */
+    void drop(Parcel.Share share, String why) {
+        share.all().forEach(batch -> drop(share, batch, why));
+    }
+
+    private void drop(Parcel.Share share, Batch batch, String why) {
+        share.parcel.dropped(why); // before anybody can see that it is done
+        Counts.Tally tally = new Counts.Tally();
+        tally.dropped = batch.size();
+        finish(share, batch, tally);
     }
 
     /** Why something is dropped here. */
@@ -224,12 +286,17 @@ final class Lane {
 
     // -------------------------------------------------------------------------------------------------------------- counts
 
-    private void add(Parcel.Share share, Counts.Tally tally) {
-        synchronized (share) {
+    /** Be done with a batch and count it, unless somebody else was first. */
+    private boolean finish(Parcel.Share share, Batch batch, Counts.Tally tally) {
+        synchronized (share) { // whoever sees that it is done finds it counted
+            if (!share.finish(batch)) {
+                return false;
+            }
             plus(share.tally, tally);
-        }
-        synchronized (counts) {
-            plus(counts, tally);
+            synchronized (counts) {
+                plus(counts, tally);
+            }
+            return true;
         }
     }
 
@@ -249,10 +316,15 @@ final class Lane {
         }
     }
 
-    Stats.BackendStats stats() {
+    /**
+     * The counts now.
+     *
+     * @param waiting events in memory for this backend
+     */
+    Stats.BackendStats stats(long waiting) {
         synchronized (counts) {
             return new Stats.BackendStats(
-                    counts.sent, counts.rejected, counts.spooled, replayed, counts.failed, counts.dropped, lastError);
+                    counts.sent, counts.rejected, counts.spooled, replayed, counts.failed, counts.dropped, waiting, lastError);
         }
     }
 }

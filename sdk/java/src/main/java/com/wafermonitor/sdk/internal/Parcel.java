@@ -2,6 +2,7 @@ package com.wafermonitor.sdk.internal;
 
 import com.wafermonitor.sdk.backends.Batch;
 import java.util.ArrayDeque;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 
@@ -9,6 +10,11 @@ import java.util.Map;
 final class Parcel {
     final long ordinal;
     final int size;
+
+    /** Bytes of all its lines. */
+    final long bytes;
+
+    /** In the order of their backends' priority. */
     final Share[] shares;
 
     /** Drops that this parcel reports. */
@@ -17,11 +23,14 @@ final class Parcel {
     /** Guarded by the queue. */
     boolean settled;
 
+    private volatile String whyDropped;
+
     Parcel(Batch batch, long ordinal, List<Lane> lanes, Map<String, Long> report) {
         this.ordinal = ordinal;
         this.size = batch.size();
+        this.bytes = batch.lines().stream().mapToLong(line -> line.length).sum();
         this.report = report;
-        this.shares = lanes.stream().map(lane -> new Share(lane, batch)).toArray(Share[]::new);
+        this.shares = lanes.stream().map(lane -> new Share(lane, this, batch)).toArray(Share[]::new);
     }
 
     /** Whether nothing of it is still to be done. */
@@ -32,6 +41,35 @@ final class Parcel {
             }
         }
         return true;
+    }
+
+    /** The shares whose turn it is now: a fallback's comes when every backend before it has failed, and never when one has not. */
+    synchronized List<Share> due() {
+        List<Share> due = new ArrayList<>(shares.length);
+        boolean isReached = false;
+        boolean isOpen = false;
+        for (Share share : shares) {
+            boolean fallback = share.lane.target.fallback();
+            if (!share.offered && fallback && isReached) {
+                share.skip();
+            } else if (!share.offered && !(fallback && isOpen)) {
+                share.offered = true;
+                due.add(share);
+            }
+            isReached |= share.isDone() && !share.failed;
+            isOpen |= !share.isDone() && !share.failed;
+        }
+        return due;
+    }
+
+    /** Note why events of it are lost. */
+    void dropped(String why) {
+        whyDropped = why;
+    }
+
+    /** Why events of it were lost, the last time. */
+    String whyDropped() {
+        return whyDropped;
     }
 
     /** What became of its events: each counts where it fared worst. */
@@ -58,11 +96,20 @@ final class Parcel {
     /** One backend's part in it: what it still has to get, and what became of the rest. */
     static final class Share {
         final Lane lane;
+        final Parcel parcel;
+
+        /** The backend could not take it, or refused it. */
+        volatile boolean failed;
+
+        /** It has been handed to the lane; guarded by the parcel. */
+        private boolean offered;
+
         final ArrayDeque<Batch> pending = new ArrayDeque<>();
         final Counts.Tally tally = new Counts.Tally();
 
-        Share(Lane lane, Batch batch) {
+        Share(Lane lane, Parcel parcel, Batch batch) {
             this.lane = lane;
+            this.parcel = parcel;
             pending.add(batch);
         }
 
@@ -70,8 +117,9 @@ final class Parcel {
             return pending.isEmpty();
         }
 
-        synchronized boolean isDelivered() {
-            return pending.isEmpty() && tally.isDelivered();
+        /** Its batch while nobody has tried to deliver it; null afterwards. */
+        synchronized Batch whole() {
+            return failed || pending.size() != 1 ? null : pending.peekFirst();
         }
 
         synchronized Batch next() {

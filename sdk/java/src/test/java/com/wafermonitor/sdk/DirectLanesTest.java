@@ -1,0 +1,258 @@
+package com.wafermonitor.sdk;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.wafermonitor.sdk.internal.JsonReader;
+import com.wafermonitor.sdk.tck.Eventually;
+import com.wafermonitor.sdk.tck.ScriptedServer;
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.TreeSet;
+import java.util.concurrent.TimeUnit;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/** Direct mode with backends that don't keep pace with each other. */
+@Timeout(value = 100, unit = TimeUnit.SECONDS)
+class DirectLanesTest {
+    private static final int TOO_LONG = 600;
+
+    @TempDir
+    Path temp;
+
+    /** Accepts connections, reads requests, and never answers. */
+    private final ScriptedServer mute = new ScriptedServer(request -> ScriptedServer.Answer.of(ScriptedServer.Twist.HANG));
+
+    @AfterEach
+    void end() {
+        mute.close();
+        Recorder.Provider.made.values().forEach(recorder -> recorder.released.countDown());
+    }
+
+    private Map<String, ?> hung(double timeout) {
+        return Map.of(
+                "type", "webhook", "priority", 1, "timeout", timeout, "config", Map.of("url", mute.url(), "allow_private", true));
+    }
+
+    private Map<String, ?> files(String delivery) {
+        return Map.of(
+                "type", "filesystem", "priority", 2, "delivery", delivery, "config", Map.of("path", temp.resolve("out").toString()));
+    }
+
+    private static Map<String, ?> recorder(String name, int priority, Map<String, ?> more) {
+        Map<String, Object> config = new java.util.HashMap<>(more);
+        config.put("name", name);
+        return Map.of("type", "recorder", "name", name, "priority", priority, "timeout", 0.2, "config", config);
+    }
+
+    private Emitter start(Map<String, ?> queue, boolean spooling, Object... backends) {
+        Config config = Config.app("etcher", "fab1")
+                .with("mode", "direct")
+                .with("sidecar.spool_dir", temp.resolve("spool").toString())
+                .with("sidecar.enable_spooling", spooling)
+                .with("sidecar.retries", 0)
+                .with("queue.flush_interval", 0.05)
+                .with("direct_backends", List.of(backends));
+        for (Map.Entry<String, ?> setting : queue.entrySet()) {
+            config = config.with("queue." + setting.getKey(), setting.getValue());
+        }
+        return Emitter.create(config, Map.of());
+    }
+
+    private static Set<String> emit(Emitter emitter, int count) {
+        Set<String> ids = new TreeSet<>();
+        for (int i = 0; i < count; i++) {
+            ids.add(emitter.emitEvent(Map.of("kind", "log", "name", "etch-" + i)));
+        }
+        return ids;
+    }
+
+    /** The ids of the events in the files of a folder; a file may be renamed meanwhile, or end in half a line. */
+    private static List<String> idsIn(Path folder) throws IOException {
+        while (true) {
+            try (Stream<Path> found = Files.isDirectory(folder) ? Files.walk(folder) : Stream.of()) {
+                List<String> ids = new ArrayList<>();
+                for (Path path : found.filter(each -> each.toString().contains(".jsonl")).toList()) {
+                    String text = Files.readString(path);
+                    for (String line : text.substring(0, text.lastIndexOf('\n') + 1).lines().toList()) {
+                        ids.add((String) JsonReader.object(line.getBytes(StandardCharsets.UTF_8)).get("event_id"));
+                    }
+                }
+                return ids;
+            } catch (NoSuchFileException | java.io.UncheckedIOException renamed) {
+                continue;
+            }
+        }
+    }
+
+    private List<String> spooled(String backend) throws IOException {
+        try (Stream<Path> programs = Files.list(temp.resolve("spool/direct"))) {
+            return idsIn(programs.findFirst().orElseThrow().resolve(backend));
+        }
+    }
+
+    private void eventuallyWritten(Set<String> ids) throws Exception {
+        Eventually.eventually("every event in the files", () -> ids.equals(new TreeSet<>(idsIn(temp.resolve("out")))));
+    }
+
+    @Test
+    void aHungBackendCostsTheOthersItsTimeout() throws Exception {
+        Set<String> ids;
+        try (Emitter emitter = start(Map.of(), true, hung(TOO_LONG), files("always"))) {
+            ids = emit(emitter, 1200);
+            eventuallyWritten(ids);
+            Eventually.eventually("the hung one's share in memory", () -> waiting(emitter, "webhook") == 1200);
+            assertFalse(emitter.flush(Duration.ofMillis(50)).flushed(), "one backend still has to get them");
+            assertEquals(1200, emitter.stats().queued());
+            assertEquals(0, waiting(emitter, "filesystem"));
+        }
+        assertEquals(ids, new TreeSet<>(spooled("webhook")), "the rest waits on disk");
+        assertEquals(List.of(), spooled("filesystem"));
+    }
+
+    private static long waiting(Emitter emitter, String backend) {
+        return emitter.stats().backends().get(backend).waiting();
+    }
+
+    @Test
+    void aHungBackendFillsTheMemoryOrIsGivenToItsStandIn() throws Exception {
+        Set<String> ids = new TreeSet<>();
+        try (Emitter emitter = start(Map.of("max_events", 200, "batch_size", 10), true, hung(TOO_LONG), recorder("stand-by", 3, Map.of()))) {
+            for (int round = 0; round < 20; round++) {
+                ids.addAll(emit(emitter, 100));
+                Eventually.eventually("the other to have all", () -> Recorder.Provider.made.get("stand-by").events.size() == ids.size());
+                assertTrue(waiting(emitter, "webhook") <= 220, "bounded: " + emitter.stats());
+            }
+            assertTrue(emitter.stats().backends().get("webhook").spooled() >= 1700, emitter.stats().toString());
+        }
+        assertEquals(ids, new TreeSet<>(spooled("webhook")));
+    }
+
+    @Test
+    void whatIsOnDiskOnlyBecauseABackendIsSlowGoesToItsFallbackToo() throws Exception {
+        try (Emitter emitter = start(Map.of("max_events", 100, "batch_size", 10), true, hung(TOO_LONG), files("fallback"))) {
+            emit(emitter, 90);
+            emit(emitter, 90);
+            Eventually.eventually("some on disk", () -> emitter.stats().backends().get("webhook").spooled() > 0);
+            assertEquals(0, emitter.stats().backends().get("filesystem").sent());
+        }
+        assertEquals(180, new TreeSet<>(spooled("webhook")).size());
+        assertEquals(List.of(), idsIn(temp.resolve("out")));
+    }
+
+    @Test
+    void aFallbackNeverGetsWhatAHungBackendTakesNoMore() throws Exception {
+        try (Emitter emitter = start(Map.of(), true, hung(0.2), files("fallback"))) {
+            Set<String> ids = emit(emitter, 30);
+            assertTrue(emitter.flush(Duration.ofSeconds(60)).flushed());
+            assertEquals(ids, new TreeSet<>(idsIn(temp.resolve("out"))));
+            assertEquals(30, emitter.stats().backends().get("webhook").spooled());
+            assertTrue(emitter.stats().backends().get("webhook").lastError().contains("did not answer in time"));
+            assertEquals(30, emitter.stats().spooled(), "each counts where it fared worst");
+        }
+    }
+
+    @Test
+    void withoutSpoolingAFallbackGetsTheFirstBatchOnly() throws Exception {
+        try (Emitter emitter = start(Map.of("batch_size", 10), false, hung(0.2), files("fallback"))) {
+            Set<String> ids = emit(emitter, 50);
+            eventuallyWritten(ids);
+        }
+    }
+
+    @ParameterizedTest
+    @ValueSource(strings = {"drop_oldest", "block"})
+    void aHungBackendLosesEventsOfItsNeighbours(String onFull) throws Exception {
+        Set<String> ids = new TreeSet<>();
+        double timeout = onFull.equals("block") ? 0.5 : TOO_LONG;
+        Map<String, ?> queue = Map.of("max_events", 100, "batch_size", 10, "on_full", onFull);
+        try (Emitter emitter = start(queue, true, hung(timeout), files("always"))) {
+            for (int round = 0; round < 6; round++) {
+                ids.addAll(emit(emitter, 90));
+                eventuallyHas(ids);
+            }
+            if (onFull.equals("drop_oldest")) {
+                Stats stats = emitter.stats();
+                assertTrue(stats.backends().get("webhook").dropped() >= 400, stats.toString());
+                assertEquals(Set.of("queue_full"), stats.droppedByReason().keySet());
+            }
+        }
+        if (onFull.equals("block")) {
+            assertTrue(new TreeSet<>(spooled("webhook")).containsAll(ids), "what waits must not be dropped");
+        }
+    }
+
+    private void eventuallyHas(Set<String> ids) throws Exception {
+        Eventually.eventually("every event in the files", () -> idsIn(temp.resolve("out")).containsAll(ids));
+    }
+
+    @Test
+    void aCallThatNeverReturnsKeepsFlushWaitingOrTheEventsInMemory() throws Exception {
+        Set<String> ids;
+        try (Emitter emitter = start(Map.of("batch_size", 10), true, recorder("never", 1, Map.of("hangs", true)), files("always"))) {
+            ids = emit(emitter, 25);
+            assertTrue(emitter.flush(Duration.ofSeconds(60)).flushed(), "what it holds goes to disk");
+            ids.addAll(emit(emitter, 5));
+            assertTrue(emitter.flush(Duration.ofSeconds(60)).flushed(), "and what comes after it");
+            assertEquals(ids, new TreeSet<>(spooled("never")));
+            assertTrue(emitter.stats().backends().get("never").lastError().contains("hangs"));
+            assertEquals(30, emitter.stats().spooled());
+            assertEquals(ids, new TreeSet<>(idsIn(temp.resolve("out"))));
+            Recorder.Provider.made.get("never").released.countDown();
+            Eventually.eventually("the replay", () -> {
+                List<String> got = new ArrayList<>();
+                Recorder.Provider.made.get("never").events.forEach(event -> got.add((String) event.get("event_id")));
+                return got.containsAll(ids);
+            });
+        }
+    }
+
+    @Test
+    void aLaneLeavesItsThreadBehind() throws Exception {
+        Set<Thread> before = Thread.getAllStackTraces().keySet();
+        try (Emitter emitter = start(Map.of(), true, hung(TOO_LONG), recorder("there", 3, Map.of()), files("always"))) {
+            emit(emitter, 10);
+            Eventually.eventually("a call under way", () -> mute.requests().size() == 1);
+        }
+        Eventually.eventually("the threads to end", () -> Thread.getAllStackTraces().keySet().stream()
+                .allMatch(thread -> before.contains(thread) || !thread.getName().startsWith("monitoring-sdk")));
+    }
+
+    @Test
+    void backendsThatFailNowAndThenLoseAnEventOrCountItTwice() throws Exception {
+        Set<String> ids = new TreeSet<>();
+        try (Emitter emitter = start(
+                Map.of("batch_size", 7), true, recorder("often", 1, Map.of("fails", 2)), recorder("once", 2, Map.of("fails", 1)), files("always"))) {
+            for (int round = 0; round < 10; round++) {
+                ids.addAll(emit(emitter, 50));
+                assertTrue(emitter.flush(Duration.ofSeconds(60)).flushed());
+            }
+            Stats stats = emitter.stats();
+            assertEquals(500, stats.emitted());
+            assertEquals(500, stats.sent() + stats.spooled());
+            stats.backends().forEach((name, counts) -> assertEquals(500, counts.sent() + counts.spooled(), name));
+            for (String name : List.of("often", "once")) {
+                Eventually.eventually("the replay of " + name, () -> {
+                    Set<Object> got = new TreeSet<>();
+                    Recorder.Provider.made.get(name).events.forEach(event -> got.add(event.get("event_id")));
+                    return got.equals(ids);
+                });
+            }
+        }
+    }
+}
