@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from federation.gateway import formats
 from lakehouse.bronze import append_spool
 from lakehouse.config import LakeConfig
 from lakehouse.lake import Lake
@@ -163,6 +164,28 @@ def test_every_form_holds_the_same_rows(filled):
     rows = list(csv.DictReader(io.StringIO(found["text/csv"].decode())))
     assert [row["event_id"] for row in rows] == expected
     assert json.loads(rows[0]["sources"]) == ["lake"]
+
+
+@pytest.mark.parametrize("accept", [form.value for form in formats.Form])
+def test_a_kept_answer_holds_other_rows_than_the_first(filled, accept):
+    gateway, batch = filled
+    with gateway.client("all") as client:
+        first, kept = (
+            client.get("/v1/data/unified", params={**SPAN, "limit": 1_000}, headers={"Accept": accept}) for _ in range(2)
+        )
+        statement = {"sql": "SELECT event_id, timestamp, metrics, tool FROM silver.events ORDER BY event_id"}
+        asked, again = (client.post("/v1/sql", json=statement, headers={"Accept": accept}) for _ in range(2))
+    if accept == formats.Form.JSON:
+        assert kept.json()["cache"]["result"] == again.json()["stats"]["cache"] == "hit"
+        assert kept.json()["events"] == first.json()["events"]
+        assert [event["event_id"] for event in kept.json()["events"]] == [entry["event_id"] for entry in batch]
+        assert again.json()["rows"] == asked.json()["rows"]
+        assert again.json()["columns"] == asked.json()["columns"]
+    else:
+        assert {report["cache"] for report in json.loads(kept.headers["x-trackmate-sources"])} == {"hit"}
+        assert json.loads(again.headers["x-trackmate-stats"])["cache"] == "hit"
+        assert kept.content == first.content
+        assert again.content == asked.content
 
 
 def test_pages_neither_repeat_nor_lose_an_event_while_others_arrive(gateway: GatewayService):
