@@ -20,7 +20,8 @@ struct mon_http {
     CURL *easy;
     CURLM *multi;
     atomic_bool interrupted;
-    char *ca_file; /* NULL: as the system has them */
+    char *ca_file; /* whom to trust; NULL: as the system has it */
+    char *ca_folder;
     char *cert_file;
     char *key_file;
     bool unverified;
@@ -38,18 +39,34 @@ static char *copied(const cJSON *tls, const char *key) {
     return cJSON_IsString(value) && value->valuestring[0] != '\0' ? strdup(value->valuestring) : NULL;
 }
 
+/* A file or folder that the environment names, as OpenSSL's own programs take it: libcurl does not look. */
+static char *named_by(const char *variable) {
+    const char *value = getenv(variable);
+    return value != NULL && value[0] != '\0' ? strdup(value) : NULL;
+}
+
 struct mon_http *mon_http_new(const struct mon_backend_settings *backend) {
     (void)pthread_once(&curl_once, init_curl);
     struct mon_http *http = calloc(1, sizeof *http);
-    if (http != NULL) {
-        for (size_t i = 0; i < SOCKETS; i++) {
-            http->sockets[i] = CURL_SOCKET_BAD;
-        }
-        const cJSON *tls = backend == NULL ? NULL : cJSON_GetObjectItemCaseSensitive(backend->options, "tls");
-        http->ca_file = copied(tls, "ca_file");
-        http->cert_file = copied(tls, "cert_file");
-        http->key_file = copied(tls, "key_file");
-        http->unverified = cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(tls, "verify"));
+    if (http == NULL) {
+        return NULL;
+    }
+    for (size_t i = 0; i < SOCKETS; i++) {
+        http->sockets[i] = CURL_SOCKET_BAD;
+    }
+    const cJSON *tls = backend == NULL ? NULL : cJSON_GetObjectItemCaseSensitive(backend->options, "tls");
+    http->ca_file = copied(tls, "ca_file");
+    if (http->ca_file == NULL) {
+        http->ca_file = named_by("SSL_CERT_FILE");
+        http->ca_folder = named_by("SSL_CERT_DIR");
+    }
+    http->cert_file = copied(tls, "cert_file");
+    http->key_file = copied(tls, "key_file");
+    http->unverified = cJSON_IsFalse(cJSON_GetObjectItemCaseSensitive(tls, "verify"));
+    http->multi = curl_multi_init(); /* here and not when it is needed: `interrupt` may come at any time */
+    if (http->multi == NULL) {
+        mon_http_free(http);
+        return NULL;
     }
     return http;
 }
@@ -123,15 +140,12 @@ static void forget_handles(struct mon_http *http) {
 }
 
 static bool prepare(struct mon_http *http) {
-    if (http->multi == NULL) {
-        http->multi = curl_multi_init();
-    }
     if (http->easy == NULL) {
         http->easy = curl_easy_init();
     } else {
         curl_easy_reset(http->easy);
     }
-    return http->multi != NULL && http->easy != NULL;
+    return http->easy != NULL;
 }
 
 /* Runs the request until it is done, its deadline is over, or somebody interrupts it. */
@@ -167,30 +181,28 @@ static CURLcode run(struct mon_http *http, double timeout) {
     return result;
 }
 
-void mon_http_send(struct mon_http *http, const struct mon_http_request *request, struct mon_http_response *response) {
-    *response = (struct mon_http_response){.retry_after = -1};
-    if (!prepare(http)) {
-        snprintf(response->detail, sizeof response->detail, "out of memory");
-        return;
+static void set_trust(const struct mon_http *http) {
+    if (http->ca_file != NULL) {
+        curl_easy_setopt(http->easy, CURLOPT_CAINFO, http->ca_file);
     }
+    if (http->ca_folder != NULL) {
+        curl_easy_setopt(http->easy, CURLOPT_CAPATH, http->ca_folder);
+    }
+    if (http->cert_file != NULL) {
+        curl_easy_setopt(http->easy, CURLOPT_SSLCERT, http->cert_file);
+        curl_easy_setopt(http->easy, CURLOPT_SSLKEY, http->key_file != NULL ? http->key_file : http->cert_file);
+    }
+    if (http->unverified) {
+        curl_easy_setopt(http->easy, CURLOPT_SSL_VERIFYPEER, 0L);
+        curl_easy_setopt(http->easy, CURLOPT_SSL_VERIFYHOST, 0L);
+    }
+}
+
+/* The handle as the request wants it; headers, body and `why` must outlive its run. */
+static void set_up(struct mon_http *http, const struct mon_http_request *request, struct mon_http_response *response, char why[CURL_ERROR_SIZE]) {
     CURL *easy = http->easy;
-    struct mon_buf packed = {0};
-    bool compressed = request->compress && request->len > WORTH_COMPRESSING && gzip(request->body, request->len, &packed);
-    struct curl_slist *headers = curl_slist_append(NULL, "Expect:");
-    for (const char *const *header = request->headers; *header != NULL; header++) {
-        headers = curl_slist_append(headers, *header);
-    }
-    if (compressed) {
-        headers = curl_slist_append(headers, "Content-Encoding: gzip");
-    }
-    char why[CURL_ERROR_SIZE] = "";
     long milliseconds = request->timeout * 1000 < 1 ? 1 : (long)(request->timeout * 1000);
     curl_easy_setopt(easy, CURLOPT_URL, request->url);
-    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
-    if (request->body != NULL) {
-        curl_easy_setopt(easy, CURLOPT_POSTFIELDS, compressed ? packed.data : request->body);
-        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)(compressed ? packed.len : request->len));
-    }
     curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request->method);
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, milliseconds);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
@@ -208,17 +220,7 @@ void mon_http_send(struct mon_http *http, const struct mon_http_request *request
 #if LIBCURL_VERSION_NUM >= 0x075700
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* never wait for a resolver that hangs */
 #endif
-    if (http->ca_file != NULL) {
-        curl_easy_setopt(easy, CURLOPT_CAINFO, http->ca_file);
-    }
-    if (http->cert_file != NULL) {
-        curl_easy_setopt(easy, CURLOPT_SSLCERT, http->cert_file);
-        curl_easy_setopt(easy, CURLOPT_SSLKEY, http->key_file != NULL ? http->key_file : http->cert_file);
-    }
-    if (http->unverified) {
-        curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
-        curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
-    }
+    set_trust(http);
     if (mon_http_is_loopback(request->url)) {
         curl_easy_setopt(easy, CURLOPT_PROXY, "");
     }
@@ -228,26 +230,66 @@ void mon_http_send(struct mon_http *http, const struct mon_http_request *request
     if (request->signature != NULL) {
         curl_easy_setopt(easy, CURLOPT_AWS_SIGV4, request->signature);
     }
+}
+
+/* Says why there is no answer. */
+static void explain(CURLcode result, const char *why, struct mon_http_response *response) {
+    char *detail = response->detail;
+    size_t room = sizeof response->detail;
+    why = why[0] != '\0' ? why : curl_easy_strerror(result);
+    switch (result) {
+    case CURLE_OPERATION_TIMEDOUT: snprintf(detail, room, "it did not answer in time"); break;
+    case CURLE_ABORTED_BY_CALLBACK: snprintf(detail, room, "the SDK is closing"); break;
+    case CURLE_PEER_FAILED_VERIFICATION:
+        response->untrusted = true;
+        snprintf(detail, room, "its certificate is not to be trusted: %.140s", why);
+        break;
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_ENGINE_INITFAILED:
+        response->untrusted = true;
+        snprintf(detail, room, "a file for TLS can't be used: %.150s", why);
+        break;
+    default: snprintf(detail, room, "%.180s", why);
+    }
+}
+
+void mon_http_send(struct mon_http *http, const struct mon_http_request *request, struct mon_http_response *response) {
+    *response = (struct mon_http_response){.retry_after = -1};
+    if (!prepare(http)) {
+        snprintf(response->detail, sizeof response->detail, "out of memory");
+        return;
+    }
+    struct mon_buf packed = {0};
+    bool compressed = request->compress && request->len > WORTH_COMPRESSING && gzip(request->body, request->len, &packed);
+    struct curl_slist *headers = curl_slist_append(NULL, "Expect:");
+    for (const char *const *header = request->headers; *header != NULL; header++) {
+        headers = curl_slist_append(headers, *header);
+    }
+    if (compressed) {
+        headers = curl_slist_append(headers, "Content-Encoding: gzip");
+    }
+    char why[CURL_ERROR_SIZE] = "";
+    set_up(http, request, response, why);
+    curl_easy_setopt(http->easy, CURLOPT_HTTPHEADER, headers);
+    if (request->body != NULL) {
+        curl_easy_setopt(http->easy, CURLOPT_POSTFIELDS, compressed ? packed.data : request->body);
+        curl_easy_setopt(http->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)(compressed ? packed.len : request->len));
+    }
     CURLcode result = atomic_load(&http->interrupted) ? CURLE_ABORTED_BY_CALLBACK : run(http, request->timeout);
     if (result == CURLE_OK) {
-        curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &response->status);
-    } else if (result == CURLE_OPERATION_TIMEDOUT) {
-        snprintf(response->detail, sizeof response->detail, "it did not answer in time");
-    } else if (result == CURLE_ABORTED_BY_CALLBACK) {
-        snprintf(response->detail, sizeof response->detail, "the SDK is closing");
+        curl_easy_getinfo(http->easy, CURLINFO_RESPONSE_CODE, &response->status);
     } else {
-        snprintf(response->detail, sizeof response->detail, "%.180s", why[0] != '\0' ? why : curl_easy_strerror(result));
+        explain(result, why, response);
     }
-    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, NULL);
+    curl_easy_setopt(http->easy, CURLOPT_ERRORBUFFER, NULL);
     curl_slist_free_all(headers);
     mon_buf_free(&packed);
 }
 
 void mon_http_interrupt(struct mon_http *http) {
     atomic_store(&http->interrupted, true);
-    if (http->multi != NULL) {
-        curl_multi_wakeup(http->multi);
-    }
+    curl_multi_wakeup(http->multi);
 }
 
 void mon_http_free(struct mon_http *http) {
@@ -259,6 +301,7 @@ void mon_http_free(struct mon_http *http) {
         curl_multi_cleanup(http->multi);
     }
     free(http->ca_file);
+    free(http->ca_folder);
     free(http->cert_file);
     free(http->key_file);
     free(http);
@@ -297,7 +340,7 @@ void mon_http_judge(const struct mon_http_response *response, struct mon_answer 
     said[len] = '\0';
     answer->retry_after = response->retry_after;
     if (status == 0) {
-        mon_answer_set(answer, MON_RETRY, "%s", response->detail);
+        mon_answer_set(answer, response->untrusted ? MON_KEEP : MON_RETRY, "%s", response->detail);
         return;
     }
     enum mon_result result = MON_KEEP;

@@ -23,10 +23,12 @@ struct mon_http_response {
     long status; /* 0: there is no answer, and `detail` says why */
     struct mon_buf body;
     double retry_after;
+    bool untrusted; /* no answer, because its certificate or ours is not right */
     char detail[200];
 };
 
-/* `backend` may have a `tls` block: which certificates are trusted, and which one is shown. NULL: the system's. */
+/* `backend` may have a `tls` block: which certificates are trusted, and which one is shown. Without (or with NULL) the environment's
+ * SSL_CERT_FILE and SSL_CERT_DIR say whom to trust, else the system. */
 struct mon_http *mon_http_new(const struct mon_backend_settings *backend);
 /* Sends a request and waits for the answer, whose body the caller frees. */
 void mon_http_send(struct mon_http *http, const struct mon_http_request *request, struct mon_http_response *response);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,44 @@ ROOT = Path(__file__).parents[3]
 OPTIONS = {
     "release": (),
     "sanitize": ("-DMON_SANITIZE=ON",),
+    "tsan": ("-DMON_SANITIZE_THREADS=ON",),
     "fuzz": ("-DMON_SANITIZE=ON", "-DMON_FUZZ=ON", "-DMON_TESTS=OFF", "-DMON_HARNESS=OFF", "-DCMAKE_C_COMPILER=clang-14"),
 }
 
+Build = Callable[[str], Path]
 Harness = Callable[..., "Speaker"]
 
 
+def settings(url: str, tmp_path: Path, **sdk: Any) -> dict[str, Any]:
+    """A configuration that sends to a sidecar; `sdk` goes under `sdk`."""
+    sidecar = {"url": url, "spool_dir": str(tmp_path / "spool"), "retries": 0}
+    return {"sdk": {"app": {"name": "c", "site_id": "fab1"}, "sidecar": sidecar, "queue": {"flush_interval": 0.1}, **sdk}}
+
+
+def run(command: list[str | Path], cwd: Path, env: dict[str, str] | None = None) -> str:
+    """What a program that must succeed writes."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("MONITORING_")}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**kept, **(env or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, f"{command[0]} ended with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def direct(backends: Sequence[Mapping[str, Any]], tmp_path: Path, **sdk: Any) -> dict[str, Any]:
+    """A configuration that delivers to these backends."""
+    return settings("http://127.0.0.1:9", tmp_path, mode="direct", direct_backends=backends, **sdk)
+
+
 @pytest.fixture(scope="session")
-def build() -> Callable[[str], Path]:
-    """The folder of a build: `release`, `sanitize` or `fuzz`."""
+def build() -> Build:
+    """The folder of a build: `release`, `sanitize`, `tsan` or `fuzz`."""
 
     def make(name: str) -> Path:
         if name == "fuzz":
@@ -85,7 +114,7 @@ class Speaker:
 
 
 @pytest.fixture
-def harness(build: Callable[[str], Path], tmp_path: Path) -> Iterator[Harness]:
+def harness(build: Build, tmp_path: Path) -> Iterator[Harness]:
     """Start a harness: of which build, and under which command."""
     speakers: list[Speaker] = []
 

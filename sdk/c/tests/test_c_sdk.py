@@ -5,29 +5,25 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
 import re
 import shutil
 import signal
 import socket
 import struct
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sdk.c.tests.conftest import ROOT, Harness, Speaker
+from sdk.c.tests.conftest import ROOT, Build, Harness, Speaker, direct, run, settings
 from sinks.elk_index import IndexName, index_template
 from tests.services.apt import ensure_packages
 from tests.services.base import wait_until
 from tests.services.scripted_http import Reply, ScriptedHttp
 from tests.services.zabbix import Zabbix
 from tests.sidecar.harness import RunningSidecar
-
-Build = Callable[[str], Path]
 
 SDK = ROOT / "sdk" / "c"
 EXAMPLES = ROOT / "examples" / "c"
@@ -54,26 +50,6 @@ def arrived(tmp_path: Path) -> list[dict[str, Any]]:
     for file in sorted((tmp_path / "out").glob("date=*/hour=*/*")):
         found += [json.loads(line) for line in file.read_bytes().split(b"\n")[:-1]]
     return found
-
-
-def settings(url: str, tmp_path: Path, **sdk: Any) -> dict[str, Any]:
-    sidecar = {"url": url, "spool_dir": str(tmp_path / "spool"), "retries": 0}
-    return {"sdk": {"app": {"name": "c", "site_id": "fab1"}, "sidecar": sidecar, "queue": {"flush_interval": 0.1}, **sdk}}
-
-
-def run(command: list[str | Path], cwd: Path, env: dict[str, str] | None = None) -> str:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MONITORING_")}
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env={**kept, **(env or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
-    assert done.returncode == 0, f"{command[0]} ended with {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
 
 
 # ----------------------------------------------------------------------------------------------------------------- unit tests
@@ -327,15 +303,11 @@ def test_the_benchmark_does_not_run(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------- backends of its own
 
 
-def direct(backend: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    return settings("http://127.0.0.1:9", tmp_path, mode="direct", direct_backends=[backend])
-
-
 def test_a_webhook_gets_a_signature_that_is_none(harness: Harness, tmp_path: Path) -> None:
     speaker = harness()
     with ScriptedHttp(Reply(204)) as server:
         config = {"url": f"{server.url}/hook", "secret": "s3cret", "headers": {"X-Site": "fab1"}}
-        assert speaker.do("initialize", config=direct({"type": "webhook", "config": config}, tmp_path))["ok"]
+        assert speaker.do("initialize", config=direct([{"type": "webhook", "config": config}], tmp_path))["ok"]
         assert speaker.do("repeat", event={"kind": "log", "name": "x"}, times=3)["ok"]
         answer = speaker.do("flush", timeout=60)
         assert answer["flushed"]
@@ -379,7 +351,7 @@ def test_zabbix_gets_no_value(harness: Harness, tmp_path: Path) -> None:
     trapper.start()
     speaker = harness()
     config = {"url": f"http://127.0.0.1:{trapper.port}", "host": "wafer-monitor"}
-    assert speaker.do("initialize", config=direct({"type": "zabbix", "config": config}, tmp_path))["ok"]
+    assert speaker.do("initialize", config=direct([{"type": "zabbix", "config": config}], tmp_path))["ok"]
     event = {"kind": "metric", "name": "etch", "entities": {"tool": "T1"}, "metrics": {"depth": 1.5}}
     assert speaker.do("repeat", event=event, times=600)["ok"]
     assert speaker.do("flush", timeout=60)["backends"]["zabbix"]["delivered"] == 600
@@ -397,7 +369,7 @@ def test_a_real_zabbix_keeps_another_value(harness: Harness, zabbix: Zabbix, tmp
     zabbix.make_item(host, "trackmate.run.state[fab1,c,etch,T1]", 3)
     speaker = harness()
     config = {"url": f"http://127.0.0.1:{zabbix.port}", "host": host}
-    assert speaker.do("initialize", config=direct({"type": "zabbix", "config": config}, tmp_path))["ok"]
+    assert speaker.do("initialize", config=direct([{"type": "zabbix", "config": config}], tmp_path))["ok"]
     metric = {"kind": "metric", "name": "etch", "entities": {"tool": "T1"}, "metrics": {"depth": 1.5}}
     assert speaker.do("emit_event", event=metric)["ok"]
 
