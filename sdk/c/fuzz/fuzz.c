@@ -72,7 +72,7 @@ static void spool(const char *text, size_t len) {
         if (mon_hours_of(batch, &hours)) {
             mon_hours_free(&hours);
         }
-        mon_batch_free(batch);
+        mon_batch_release(batch);
         batch = next;
     }
     char name[256];

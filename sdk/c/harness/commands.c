@@ -200,18 +200,21 @@ static void repeat(struct mon_buf *answer, const struct mon_json *command, size_
     struct repetition repetitions[MOST];
     pthread_t running[MOST];
     size_t count = threads == 0 ? 1 : threads < MOST ? threads : MOST;
+    size_t started = 0;
     for (size_t i = 0; i < count; i++) {
         repetitions[i] = (struct repetition){.head = head.data, .times = (long)number_of(command, "times", 1), .thread = threads == 0 ? -1 : (int)i};
         if (threads == 0) {
             run_repetition(&repetitions[i]);
-        } else if (pthread_create(&running[i], NULL, run_repetition, &repetitions[i]) != 0) {
-            repetitions[i].status = MON_ERR_SYSTEM;
+        } else if (pthread_create(&running[i], NULL, run_repetition, &repetitions[i]) == 0) {
+            started++;
+        } else {
+            break;
         }
     }
     double slowest = 0;
-    mon_status status = MON_OK;
-    for (size_t i = 0; i < count; i++) {
-        if (threads > 0 && repetitions[i].status != MON_ERR_SYSTEM) {
+    mon_status status = threads > 0 && started < count ? MON_ERR_SYSTEM : MON_OK;
+    for (size_t i = 0; i < (threads == 0 ? count : started); i++) {
+        if (threads > 0) {
             pthread_join(running[i], NULL);
         }
         slowest = repetitions[i].slowest > slowest ? repetitions[i].slowest : slowest;
@@ -304,9 +307,11 @@ static void flush(struct mon_buf *answer, const struct mon_json *command) {
             break;
         }
         mon_buf_format(answer,
-                       "%s\"%s\":{\"type\":\"%s\",\"delivered\":%llu,\"rejected\":%llu,\"spooled\":%llu,\"failed\":%llu,\"replayed\":%llu", i == 0 ? "" : ",",
+                       "%s\"%s\":{\"type\":\"%s\",\"delivered\":%llu,\"rejected\":%llu,\"spooled\":%llu,\"failed\":%llu,\"replayed\":%llu,\"dropped\":%llu,"
+                       "\"waiting\":%llu", i == 0 ? "" : ",",
                        counts.name, counts.type, (unsigned long long)counts.delivered, (unsigned long long)counts.rejected,
-                       (unsigned long long)counts.spooled, (unsigned long long)counts.failed, (unsigned long long)counts.replayed);
+                       (unsigned long long)counts.spooled, (unsigned long long)counts.failed, (unsigned long long)counts.replayed,
+                       (unsigned long long)counts.dropped, (unsigned long long)counts.waiting);
         add_text(answer, "trouble", counts.trouble);
         mon_buf_char(answer, '}');
     }

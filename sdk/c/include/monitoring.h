@@ -264,7 +264,7 @@ typedef struct mon_counts {
     uint64_t spooled;             /**< written to the spool folder */
     uint64_t replayed;            /**< acknowledged out of the spool folder, on top of the others */
     uint64_t failed;              /**< refused as a whole batch, and kept aside in the spool folder */
-    uint64_t dropped;             /**< lost: the sum of the next three */
+    uint64_t dropped;             /**< lost, be it to a single backend that no fallback stood in for: the sum of the next three */
     uint64_t dropped_queue_full;  /**< the queue was full */
     uint64_t dropped_spool_failed; /**< the spool folder could not be written */
     uint64_t dropped_undeliverable; /**< there was no spool folder */
@@ -281,6 +281,9 @@ typedef struct mon_backend_counts {
     uint64_t spooled;   /**< events that wait for it on disk */
     uint64_t failed;    /**< events that it refused as a whole */
     uint64_t replayed;  /**< events that it took out of the spool folder */
+    uint64_t dropped;   /**< events that are lost to it */
+    uint64_t waiting;   /**< events in batches in memory that it has still to get */
+    uint64_t reserved[4]; /**< 0 */
     char trouble[200];  /**< why it takes nothing now; empty when it does */
 } mon_backend_counts;
 

@@ -12,40 +12,40 @@ struct mon_batch *mon_batch_new(const char *emitter_id, int64_t ordinal) {
     if (batch != NULL) {
         memcpy(batch->emitter_id, emitter_id, sizeof batch->emitter_id);
         batch->ordinal = ordinal;
+        atomic_init(&batch->references, 1);
     }
     return batch;
 }
 
-void mon_batch_free(struct mon_batch *batch) {
-    if (batch != NULL) {
+struct mon_batch *mon_batch_hold(struct mon_batch *batch) {
+    atomic_fetch_add(&batch->references, 1);
+    return batch;
+}
+
+void mon_batch_release(struct mon_batch *batch) {
+    while (batch != NULL && atomic_fetch_sub(&batch->references, 1) == 1) {
+        struct mon_batch *whole = batch->whole;
         mon_buf_free(&batch->body);
-        free(batch->ends);
-        free(batch->seqs);
+        free(batch->lines);
         free(batch);
+        batch = whole;
     }
 }
 
 bool mon_batch_line(struct mon_batch *batch, uint64_t seq) {
     if (batch->count == batch->room) {
         size_t room = batch->room == 0 ? 64 : batch->room * 2;
-        size_t *ends = realloc(batch->ends, room * sizeof *ends);
-        if (ends == NULL) {
+        struct mon_line *lines = realloc(batch->lines, room * sizeof *lines);
+        if (lines == NULL) {
             return false;
         }
-        batch->ends = ends;
-        uint64_t *seqs = realloc(batch->seqs, room * sizeof *seqs);
-        if (seqs == NULL) {
-            return false;
-        }
-        batch->seqs = seqs;
+        batch->lines = lines;
         batch->room = room;
     }
     if (batch->body.failed) {
         return false;
     }
-    batch->ends[batch->count] = batch->body.len;
-    batch->seqs[batch->count] = seq;
-    batch->count++;
+    batch->lines[batch->count++] = (struct mon_line){.end = batch->body.len, .seq = seq};
     return true;
 }
 
@@ -54,46 +54,64 @@ bool mon_batch_takes(const struct mon_batch *batch, size_t len) {
 }
 
 uint64_t mon_batch_first_seq(const struct mon_batch *batch) {
-    return batch->count == 0 ? 0 : batch->seqs[0];
+    return batch->count == 0 ? 0 : batch->lines[0].seq;
 }
 
 uint64_t mon_batch_last_seq(const struct mon_batch *batch) {
-    return batch->count == 0 ? 0 : batch->seqs[batch->count - 1];
+    return batch->count == 0 ? 0 : batch->lines[batch->count - 1].seq;
 }
 
 const char *mon_batch_get(const struct mon_batch *batch, size_t index, size_t *len) {
-    size_t start = index == 0 ? 0 : batch->ends[index - 1];
-    *len = batch->ends[index] - start - 1;
+    size_t start = index == 0 ? 0 : batch->lines[index - 1].end;
+    *len = batch->lines[index].end - start - 1;
     return batch->body.data + start;
 }
 
-bool mon_batch_halves(const struct mon_batch *batch, struct mon_batch *halves[2]) {
-    size_t middle = batch->count / 2;
-    for (size_t half = 0; half < 2; half++) {
-        struct mon_batch *part = mon_batch_new(batch->emitter_id, batch->ordinal + (half == 0 ? 0 : (int64_t)middle));
-        bool whole = part != NULL;
-        for (size_t i = half == 0 ? 0 : middle; whole && i < (half == 0 ? middle : batch->count); i++) {
-            size_t len;
-            const char *line = mon_batch_get(batch, i, &len);
-            mon_buf_add(&part->body, line, len + 1);
-            whole = mon_batch_line(part, batch->seqs[i]);
-        }
-        halves[half] = part;
-        if (!whole) {
-            mon_batch_free(part);
-            if (half == 1) {
-                mon_batch_free(halves[0]);
-            }
+/* Adds lines of another batch; false without memory. */
+static bool copy_lines(struct mon_batch *batch, const struct mon_batch *other, size_t first, size_t count) {
+    for (size_t i = first; i < first + count; i++) {
+        size_t len;
+        const char *line = mon_batch_get(other, i, &len);
+        mon_buf_add(&batch->body, line, len + 1);
+        if (!mon_batch_line(batch, other->lines[i].seq)) {
             return false;
         }
-        part->pending = batch->pending;
-        part->replayed = batch->replayed;
-        part->taken = batch->taken;
-        part->spooled = batch->spooled;
-        part->refused = batch->refused;
     }
-    memcpy(halves[0]->reports, batch->reports, sizeof batch->reports);
     return true;
+}
+
+struct mon_batch *mon_batch_piece(struct mon_batch *batch, size_t first, size_t count) {
+    struct mon_batch *piece = mon_batch_new(batch->emitter_id, batch->ordinal + (int64_t)first);
+    if (piece == NULL || !copy_lines(piece, batch, first, count)) {
+        mon_batch_release(piece);
+        return NULL;
+    }
+    piece->replayed = batch->replayed;
+    piece->whole = mon_batch_hold(batch->whole != NULL ? batch->whole : batch);
+    piece->first = batch->first + first;
+    return piece;
+}
+
+bool mon_batch_halves(struct mon_batch *batch, struct mon_batch *halves[2]) {
+    size_t middle = batch->count / 2;
+    halves[0] = mon_batch_piece(batch, 0, middle);
+    halves[1] = halves[0] == NULL ? NULL : mon_batch_piece(batch, middle, batch->count - middle);
+    if (halves[1] == NULL) {
+        mon_batch_release(halves[0]);
+        return false;
+    }
+    return true;
+}
+
+struct mon_batch *mon_batch_joined(struct mon_batch *const *batches, size_t count) {
+    struct mon_batch *joined = mon_batch_new(batches[0]->emitter_id, batches[0]->ordinal);
+    for (size_t i = 0; i < count && joined != NULL; i++) {
+        if (!copy_lines(joined, batches[i], 0, batches[i]->count)) {
+            mon_batch_release(joined);
+            joined = NULL;
+        }
+    }
+    return joined;
 }
 
 /* Who emitted a line, and under which number; 0 when it does not say. */
@@ -145,9 +163,9 @@ struct mon_batch *mon_batch_unpack(const char *data, size_t len) {
         }
         size_t size;
         const char *line = mon_batch_get(batch, batch->count - 1, &size);
-        batch->seqs[batch->count - 1] = seq_of(line, size, batch->emitter_id);
+        batch->lines[batch->count - 1].seq = seq_of(line, size, batch->emitter_id);
         line = mon_batch_get(batch, 0, &size);
-        batch->seqs[0] = seq_of(line, size, batch->emitter_id);
+        batch->lines[0].seq = seq_of(line, size, batch->emitter_id);
     }
     return first;
 }

@@ -15,6 +15,7 @@ enum {
     MON_MAX_SITE = 64,
     MON_MAX_DEPTH = 64,
     MON_MAX_DIGITS = 308,
+    MON_MAX_BACKENDS = 16,
     MON_MAX_BATCH_EVENTS = 5000,
     MON_MAX_BATCH_BYTES = 1024 * 1024 - 4096, /* a request stays below 1 MiB: a failed one costs less, and memory stays bounded */
 };

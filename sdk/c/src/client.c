@@ -91,7 +91,7 @@ static void look(struct attention *attention, bool large) {
         return;
     }
     size_t high_water = delivery->settings->max_events * 3 / 4;
-    attention->start = mon_client.notice == 1 && !delivery->sender_started;
+    attention->start = mon_client.notice == 1 && !atomic_load(&delivery->started);
     bool high = queue->count >= (high_water > 0 ? high_water : 1) || queue->large > MON_LARGE_SUM / 2;
     attention->wake = high || queue->count >= delivery->settings->batch_size || large;
     attention->overflow = high && delivery->on_full == MON_FULL_SPOOL;

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "check.h"
 #include "config.h"
 #include "text.h"
 
@@ -168,7 +169,7 @@ void mon_config_check_backends(const cJSON *sdk, struct mon_problems *problems) 
     size_t enabled = 0;
     size_t index = 0;
     bool unsupported = false;
-    char names[16][65];
+    char names[MON_MAX_BACKENDS][65];
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(sdk, "direct_backends");
     const cJSON *backends = cJSON_IsArray(list) ? list : NULL;
     const cJSON *backend;
@@ -195,8 +196,8 @@ void mon_config_check_backends(const cJSON *sdk, struct mon_problems *problems) 
             continue;
         }
         const cJSON *name = cJSON_GetObjectItemCaseSensitive(backend, "name");
-        if (enabled == sizeof names / sizeof *names) {
-            mon_problem_add(problems, "sdk.direct_backends", "expected at most %zu enabled backends", sizeof names / sizeof *names);
+        if (enabled == MON_MAX_BACKENDS) {
+            mon_problem_add(problems, "sdk.direct_backends", "expected at most %d enabled backends", MON_MAX_BACKENDS);
             return;
         }
         snprintf(names[enabled], sizeof names[enabled], "%s", cJSON_IsString(name) ? name->valuestring : type);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "client.h"
+#include "files.h"
 #include "number.h"
 
 static const int SIGNALS[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL};
@@ -29,15 +30,7 @@ static struct {
 } places;
 
 static bool put(int fd, const char *bytes, size_t len) {
-    while (len > 0) {
-        ssize_t wrote = write(fd, bytes, len);
-        if (wrote <= 0) {
-            return false;
-        }
-        bytes += wrote;
-        len -= (size_t)wrote;
-    }
-    return true;
+    return mon_write_all(fd, bytes, len) == 0;
 }
 
 /* Writes a record as a line. A marked number is written by snprintf, which glibc does without allocating for a double. */

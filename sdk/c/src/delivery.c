@@ -1,4 +1,4 @@
-/* The sender: cuts batches, sends them, retries. */
+/* A delivery as the client sees it: made, started, flushed, counted. */
 #define _GNU_SOURCE
 #include "delivery.h"
 
@@ -17,43 +17,58 @@ static const double POLL = 0.02;
 
 /* -------------------------------------------------------------------------------------------------------------- made and freed */
 
-static bool open_target(struct mon_delivery *delivery, size_t index, bool *owed_before) {
+static void init_condition(pthread_cond_t *condition) {
+    pthread_condattr_t clock;
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(condition, &clock);
+    pthread_condattr_destroy(&clock);
+}
+
+/* Opens the backend of that number, after those of better priority; false without memory. */
+static bool open_target(struct mon_delivery *delivery, size_t index) {
     const struct mon_settings *settings = delivery->settings;
     const struct mon_backend_settings *backend = &settings->backends[index];
     struct mon_target *target = &delivery->targets[index];
-    *target = (struct mon_target){.type = mon_backend_type_of(backend->type), .fallback = backend->fallback, .bit = 1U << index, .timeout = backend->timeout};
-    target->owed = !backend->fallback || !*owed_before;
-    *owed_before |= target->owed;
+    *target = (struct mon_target){.delivery = delivery, .type = mon_backend_type_of(backend->type), .index = index, .bit = 1U << index};
+    target->fallback = backend->fallback;
+    target->timeout = backend->timeout;
+    for (size_t i = 0; i < index && target->fallback; i++) {
+        target->better |= settings->backends[i].priority < backend->priority ? delivery->targets[i].bit : 0;
+    }
+    *(target->fallback ? &delivery->fallbacks : &delivery->always) |= target->bit;
     snprintf(target->counts.name, sizeof target->counts.name, "%s", backend->name);
     snprintf(target->counts.type, sizeof target->counts.type, "%s", backend->type);
+    mon_random(&target->random, sizeof target->random);
+    init_condition(&target->change);
     target->self = target->type->open(settings, backend);
     delivery->target_count++;
-    if (target->self == NULL) {
-        return false;
+    if (target->self == NULL || !settings->spooling) {
+        return target->self != NULL;
     }
-    if (settings->spooling) {
-        struct mon_buf folder = {0};
-        mon_buf_text(&folder, settings->spool_dir);
-        if (settings->direct) { /* a folder of its own: what waits for one backend is nothing for the others */
-            mon_buf_format(&folder, "/%s", backend->name);
-        }
-        const char *name = mon_buf_string(&folder);
-        target->spool = name == NULL ? NULL : mon_spool_new(name, delivery->origin.emitter_id);
-        mon_buf_free(&folder);
-        return target->spool != NULL;
+    struct mon_buf folder = {0};
+    mon_buf_text(&folder, settings->spool_dir);
+    if (settings->direct) { /* a folder of its own: what waits for one backend is nothing for the others */
+        mon_buf_format(&folder, "/%s", backend->name);
     }
-    return true;
+    const char *name = mon_buf_string(&folder);
+    target->spool = name == NULL ? NULL : mon_spool_new(name, delivery->origin.emitter_id);
+    mon_buf_free(&folder);
+    return target->spool != NULL;
 }
 
 static void destroy(struct mon_delivery *delivery) {
     for (size_t i = 0; i < delivery->target_count; i++) {
-        if (delivery->targets[i].self != NULL) {
-            delivery->targets[i].type->close(delivery->targets[i].self);
+        struct mon_target *target = &delivery->targets[i];
+        mon_lane_empty(target);
+        if (target->self != NULL) {
+            target->type->close(target->self);
         }
-        if (delivery->targets[i].spool != NULL) {
-            mon_spool_close(delivery->targets[i].spool);
-            mon_spool_free(delivery->targets[i].spool);
+        if (target->spool != NULL) {
+            mon_spool_close(target->spool);
+            mon_spool_free(target->spool);
         }
+        pthread_cond_destroy(&target->change);
     }
     free(delivery->targets);
     mon_buf_free(&delivery->site);
@@ -94,21 +109,16 @@ struct mon_delivery *mon_delivery_new(struct mon_settings *settings, struct mon_
     delivery->on_full = settings->on_full == MON_FULL_SPOOL && !settings->spooling ? MON_FULL_DROP_OLDEST : settings->on_full;
     mon_id_source_init(&delivery->origin.ids);
     mon_id_new(delivery->origin.emitter_id);
-    mon_random(&delivery->random, sizeof delivery->random);
     pthread_mutex_init(&delivery->lock, NULL);
-    pthread_condattr_t clock;
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&delivery->wake, &clock);
-    pthread_cond_init(&delivery->ended, &clock);
-    pthread_condattr_destroy(&clock);
+    init_condition(&delivery->wake);
+    init_condition(&delivery->ended);
     fill_app(delivery);
     delivery->targets = calloc(settings->backend_count, sizeof *delivery->targets);
     bool whole = delivery->targets != NULL && !delivery->site.failed && !delivery->app.failed;
-    bool owed = false;
     for (size_t i = 0; whole && i < settings->backend_count; i++) {
-        whole = open_target(delivery, i, &owed);
+        whole = open_target(delivery, i);
     }
+    delivery->alone = settings->backend_count == 1;
     if (!whole) {
         delivery->settings = NULL;
         destroy(delivery);
@@ -132,250 +142,13 @@ void mon_delivery_release(struct mon_delivery *delivery) {
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------------------ the sender */
-
-/* Delivers a batch to every target that it waits for, and finishes it. */
-static void deliver(struct mon_delivery *delivery, struct mon_batch *batch, bool at_the_end) {
-    for (size_t i = 0; i < delivery->target_count; i++) {
-        struct mon_target *target = &delivery->targets[i];
-        if (!(batch->pending & target->bit)) {
-            continue;
-        }
-        if (target->fallback && batch->taken) {
-            batch->pending &= ~target->bit;
-            continue;
-        }
-        double now = mon_monotonic();
-        bool late = at_the_end && (target->breaker.failures > 0 || now >= delivery->deadline);
-        if (late || !mon_breaker_allows(&target->breaker, now)) {
-            mon_put_away(delivery, batch, target, at_the_end);
-            continue;
-        }
-        struct mon_answer answer;
-        mon_delivery_send(delivery, target, batch, target->breaker.failures == 0 ? 1 + delivery->settings->retries : 1, &answer);
-        struct mon_batch *halves[2];
-        if (answer.result == MON_ACCEPTED) {
-            batch->pending &= ~target->bit;
-            batch->taken = true;
-            batch->rejected = answer.rejected > batch->rejected ? answer.rejected : batch->rejected;
-            mon_note_rejections(target, &answer);
-            pthread_mutex_lock(&delivery->lock);
-            target->counts.delivered += batch->count - answer.rejected;
-            target->counts.rejected += answer.rejected;
-            pthread_mutex_unlock(&delivery->lock);
-        } else if (answer.result == MON_TOO_LARGE && batch->count > 1 && mon_batch_halves(batch, halves)) {
-            pthread_mutex_lock(&delivery->queue->lock);
-            mon_queue_hold(delivery->queue, halves[0]);
-            mon_queue_hold(delivery->queue, halves[1]);
-            mon_queue_settle(delivery->queue, batch);
-            pthread_mutex_unlock(&delivery->queue->lock);
-            mon_batch_discard(delivery, batch);
-            deliver(delivery, halves[0], at_the_end);
-            deliver(delivery, halves[1], at_the_end);
-            return;
-        } else if (answer.result == MON_REFUSED || answer.result == MON_TOO_LARGE) {
-            mon_put_aside(delivery, batch, target, answer.detail);
-        } else {
-            mon_put_away(delivery, batch, target, at_the_end);
-        }
-    }
-    mon_batch_finish(delivery, batch);
-}
-
-static struct mon_batch *pop(struct mon_batch **list) {
-    struct mon_batch *batch = *list;
-    *list = batch->next;
-    batch->next = NULL;
-    return batch;
-}
-
-/* Tries what could be put nowhere once more, until the first that fails again. */
-static void retry_held(struct mon_delivery *delivery) {
-    pthread_mutex_lock(&delivery->lock);
-    struct mon_batch *held = delivery->held;
-    delivery->held = NULL;
-    pthread_mutex_unlock(&delivery->lock);
-    while (held != NULL) {
-        struct mon_batch *batch = pop(&held);
-        deliver(delivery, batch, false);
-        if (delivery->held == batch) { /* it is held again, behind nobody: the others go before it no more */
-            break;
-        }
-    }
-    if (held != NULL) {
-        pthread_mutex_lock(&delivery->lock);
-        struct mon_batch **last = &delivery->held;
-        while (*last != NULL) {
-            last = &(*last)->next;
-        }
-        *last = held;
-        pthread_mutex_unlock(&delivery->lock);
-    }
-}
-
-/* Tells of what was lost by an event of its own, so that the gap in the numbers is explained. */
-static void report_drops(struct mon_delivery *delivery, bool at_the_end) {
-    static const char *const reasons[MON_DROP_REASONS] = {"queue_full", "spool_failed", "undeliverable"};
-    uint64_t drops[MON_DROP_REASONS];
-    uint64_t sum = 0;
-    pthread_mutex_lock(&delivery->lock);
-    for (size_t i = 0; i < MON_DROP_REASONS; i++) {
-        drops[i] = delivery->unreported[i];
-        delivery->unreported[i] = 0;
-        sum += drops[i];
-    }
-    int64_t ordinal = sum > 0 ? -++delivery->reports : 0;
-    pthread_mutex_unlock(&delivery->lock);
-    if (sum == 0 || atomic_load(&delivery->over)) {
-        return;
-    }
-    struct mon_buf fields = {0};
-    mon_buf_add(&fields, delivery->site.data, delivery->site.len);
-    mon_buf_add(&fields, delivery->app.data, delivery->app.len);
-    mon_buf_format(&fields,
-                   "\"kind\":\"metric\",\"name\":\"sdk.dropped\",\"severity\":\"warning\",\"message\":\"%llu event(s) of this process were lost "
-                   "before they reached the sidecar\",\"metrics\":{",
-                   (unsigned long long)sum);
-    bool first = true;
-    for (size_t i = 0; i < MON_DROP_REASONS; i++) {
-        if (drops[i] > 0) {
-            mon_buf_format(&fields, "%s\"%s\":%llu", first ? "" : ",", reasons[i], (unsigned long long)drops[i]);
-            first = false;
-        }
-    }
-    mon_buf_text(&fields, "},");
-    struct mon_batch *batch = mon_batch_new(delivery->origin.emitter_id, ordinal);
-    size_t size = mon_record_size(fields.len);
-    struct mon_record *record = batch == NULL || fields.failed ? NULL : calloc(1, size);
-    bool made = false;
-    if (record != NULL) {
-        uint64_t micros = mon_now_micros();
-        pthread_mutex_lock(&delivery->queue->lock);
-        *record = (struct mon_record){.len = (uint32_t)fields.len, .seq = ++delivery->queue->seq, .micros = micros, .id_millis = micros / 1000};
-        pthread_mutex_unlock(&delivery->queue->lock);
-        memcpy(record + 1, fields.data, fields.len);
-        mon_record_line(&batch->body, record, &delivery->origin);
-        made = mon_batch_line(batch, record->seq);
-    }
-    free(record);
-    mon_buf_free(&fields);
-    if (!made) {
-        mon_batch_free(batch);
-        return;
-    }
-    memcpy(batch->reports, drops, sizeof drops);
-    batch->pending = (1U << delivery->target_count) - 1U;
-    pthread_mutex_lock(&delivery->queue->lock);
-    mon_queue_hold(delivery->queue, batch);
-    pthread_mutex_unlock(&delivery->queue->lock);
-    deliver(delivery, batch, at_the_end);
-}
-
-static size_t waiting(struct mon_delivery *delivery) {
-    pthread_mutex_lock(&delivery->queue->lock);
-    size_t count = delivery->queue->count;
-    pthread_mutex_unlock(&delivery->queue->lock);
-    return count;
-}
-
-/* Whether some target would be tried now: else what goes to disk anyway goes there in few files. */
-static bool some_allowed(const struct mon_delivery *delivery) {
-    for (size_t i = 0; i < delivery->target_count; i++) {
-        if (mon_breaker_allows(&delivery->targets[i].breaker, mon_monotonic())) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Sends what is due: all full batches, with `everything` also the rest; then what waits on disk. */
-static void send_due(struct mon_delivery *delivery, bool everything) {
-    size_t size = delivery->settings->batch_size;
-    size_t due = 0;
-    if (everything) {
-        retry_held(delivery);
-        report_drops(delivery, false);
-        due = waiting(delivery);
-    }
-    while (!atomic_load(&delivery->closing) && (due > 0 || waiting(delivery) >= size)) {
-        struct mon_batch *batches = mon_delivery_take(delivery, some_allowed(delivery) ? size : MON_MAX_BATCH_EVENTS);
-        size_t taken = 0;
-        while (batches != NULL) {
-            struct mon_batch *batch = pop(&batches);
-            taken += batch->count;
-            deliver(delivery, batch, false);
-        }
-        due = taken == 0 || taken > due ? 0 : due - taken;
-        if (taken == 0 && waiting(delivery) == 0) {
-            break;
-        }
-    }
-    for (size_t i = 0; i < delivery->target_count && !atomic_load(&delivery->closing); i++) {
-        mon_replay(delivery, &delivery->targets[i]);
-        if (delivery->targets[i].type->tick != NULL) {
-            delivery->targets[i].type->tick(delivery->targets[i].self);
-        }
-    }
-}
-
-/* The sender's last round: sends what the deadline allows; the rest goes to disk. */
-static void finish(struct mon_delivery *delivery) {
-    pthread_mutex_lock(&delivery->lock);
-    struct mon_batch *held = delivery->held;
-    delivery->held = NULL;
-    pthread_mutex_unlock(&delivery->lock);
-    while (held != NULL) {
-        struct mon_batch *batch = pop(&held);
-        mon_put_away(delivery, batch, NULL, true);
-        mon_batch_finish(delivery, batch);
-    }
-    report_drops(delivery, true);
-    for (;;) {
-        struct mon_batch *batches = mon_delivery_take(delivery, delivery->settings->batch_size);
-        if (batches == NULL) {
-            return;
-        }
-        while (batches != NULL) {
-            deliver(delivery, pop(&batches), true);
-        }
-    }
-}
-
-static void *run_sender(void *data) {
-    struct mon_delivery *delivery = data;
-    double interval = delivery->settings->flush_interval;
-    double due = mon_monotonic() + interval;
-    while (!atomic_load(&delivery->closing)) {
-        bool more = false;
-        for (size_t i = 0; i < delivery->target_count; i++) {
-            more |= delivery->targets[i].has_more;
-        }
-        pthread_mutex_lock(&delivery->lock);
-        struct timespec until = mon_moment(due);
-        while (!more && !atomic_load(&delivery->signalled) && !atomic_load(&delivery->closing) && mon_monotonic() < due) {
-            pthread_cond_timedwait(&delivery->wake, &delivery->lock, &until);
-        }
-        atomic_store(&delivery->signalled, false);
-        bool flush = delivery->flush_asked;
-        delivery->flush_asked = false;
-        pthread_mutex_unlock(&delivery->lock);
-        bool everything = flush || mon_monotonic() >= due;
-        if (everything) {
-            due = mon_monotonic() + interval;
-        }
-        send_due(delivery, everything);
-    }
-    finish(delivery);
-    pthread_mutex_lock(&delivery->lock);
-    delivery->sender_ended = true;
-    pthread_cond_broadcast(&delivery->ended);
-    pthread_mutex_unlock(&delivery->lock);
-    mon_delivery_release(delivery);
-    return NULL;
-}
+/* --------------------------------------------------------------------------------------------------------------- the threads */
 
 /* Starts a thread that takes no signals of the program's. The delivery's lock is held. */
-static bool start_thread(struct mon_delivery *delivery, pthread_t *thread, void *(*run)(void *), const char *name) {
+static bool start(struct mon_delivery *delivery, struct mon_worker *worker, void *(*run)(void *), void *data, const char *name) {
+    if (worker->started) {
+        return true;
+    }
     sigset_t all;
     sigset_t before;
     sigfillset(&all);
@@ -385,20 +158,26 @@ static bool start_thread(struct mon_delivery *delivery, pthread_t *thread, void 
     sigdelset(&all, SIGILL);
     sigdelset(&all, SIGABRT);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    bool started = pthread_create(thread, NULL, run, delivery) == 0;
+    worker->started = pthread_create(&worker->thread, NULL, run, data) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (started) {
+    if (worker->started) {
         delivery->references++;
-        (void)pthread_setname_np(*thread, name);
+        (void)pthread_setname_np(worker->thread, name);
     }
-    return started;
+    return worker->started;
 }
 
 bool mon_delivery_start(struct mon_delivery *delivery) {
+    bool runs = true;
     pthread_mutex_lock(&delivery->lock);
-    bool runs = delivery->sender_started || atomic_load(&delivery->closing);
-    if (!runs) {
-        runs = delivery->sender_started = start_thread(delivery, &delivery->sender, run_sender, "mon-sender");
+    if (!atomic_load(&delivery->closing)) {
+        for (size_t i = 0; runs && !delivery->alone && i < delivery->target_count; i++) {
+            char name[16];
+            snprintf(name, sizeof name, "mon-%.11s", delivery->targets[i].counts.name);
+            runs = start(delivery, &delivery->targets[i].lane, mon_lane_run, &delivery->targets[i], name);
+        }
+        runs = runs && start(delivery, &delivery->sender, mon_sender_run, delivery, "mon-sender");
+        atomic_store(&delivery->started, runs);
     }
     pthread_mutex_unlock(&delivery->lock);
     return runs;
@@ -417,8 +196,8 @@ void mon_delivery_overflow(struct mon_delivery *delivery) {
         return;
     }
     pthread_mutex_lock(&delivery->lock);
-    if (!delivery->spiller_started && !atomic_load(&delivery->closing)) {
-        delivery->spiller_started = start_thread(delivery, &delivery->spiller, mon_spiller_run, "mon-spiller");
+    if (!atomic_load(&delivery->closing)) {
+        (void)start(delivery, &delivery->spiller, mon_spiller_run, delivery, "mon-spiller");
     }
     pthread_cond_broadcast(&delivery->wake);
     pthread_mutex_unlock(&delivery->lock);
@@ -453,6 +232,29 @@ bool mon_delivery_flush(struct mon_delivery *delivery, double timeout) {
         }
         pthread_mutex_unlock(&queue->lock);
     }
+}
+
+struct mon_batch *mon_delivery_take(struct mon_delivery *delivery, size_t limit) {
+    struct mon_queue *queue = delivery->queue;
+    struct mon_taking taking;
+    pthread_mutex_lock(&queue->lock);
+    bool some = !atomic_load(&delivery->over) && mon_queue_take(queue, &taking, limit);
+    pthread_mutex_unlock(&queue->lock);
+    if (!some) {
+        return NULL;
+    }
+    size_t lost;
+    struct mon_batch *batches = mon_queue_pack(&taking, &delivery->origin, &lost);
+    for (struct mon_batch *batch = batches; batch != NULL; batch = batch->next) {
+        mon_batch_address(delivery, batch);
+    }
+    pthread_mutex_lock(&queue->lock);
+    mon_queue_release(queue, &taking, batches);
+    pthread_mutex_unlock(&queue->lock);
+    if (lost > 0) {
+        mon_delivery_count_drop(delivery, MON_DROP_UNDELIVERABLE, lost);
+    }
+    return batches;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- counts and bounds */

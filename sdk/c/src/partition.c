@@ -81,8 +81,8 @@ bool mon_hours_of(const struct mon_batch *batch, struct mon_hours *hours) {
         }
         mon_buf_add(&hour->lines, line, len + 1);
         /* of a batch from disk only the ends are known: its hours then share them, and differ by their folder */
-        hour->first_seq = batch->replayed ? mon_batch_first_seq(batch) : hour->count == 0 ? batch->seqs[i] : hour->first_seq;
-        hour->last_seq = batch->replayed ? mon_batch_last_seq(batch) : batch->seqs[i];
+        hour->first_seq = batch->replayed ? mon_batch_first_seq(batch) : hour->count == 0 ? batch->lines[i].seq : hour->first_seq;
+        hour->last_seq = batch->replayed ? mon_batch_last_seq(batch) : batch->lines[i].seq;
         hour->count++;
     }
     for (size_t i = 0; i < hours->count; i++) {

@@ -209,7 +209,7 @@ struct mon_batch *mon_queue_pack(const struct mon_taking *taking, const struct m
             last = &batch->next;
         }
         if (!mon_batch_line(batch, record->seq)) {
-            batch->body.len = batch->count == 0 ? 0 : batch->ends[batch->count - 1];
+            batch->body.len = batch->count == 0 ? 0 : batch->lines[batch->count - 1].end;
             batch->body.failed = false;
             ++*lost;
         }

@@ -23,7 +23,8 @@ static bool pause_for(struct mon_delivery *delivery, double seconds) {
     return !atomic_load(&delivery->closing);
 }
 
-void mon_delivery_send(struct mon_delivery *delivery, struct mon_target *target, const struct mon_batch *batch, int attempts, struct mon_answer *answer) {
+void mon_delivery_send(struct mon_target *target, const struct mon_batch *batch, int attempts, struct mon_answer *answer) {
+    struct mon_delivery *delivery = target->delivery;
     for (int attempt = 0; attempt < attempts; attempt++) {
         double timeout = target->timeout;
         if (atomic_load(&delivery->closing)) {
@@ -34,6 +35,7 @@ void mon_delivery_send(struct mon_delivery *delivery, struct mon_target *target,
         *answer = (struct mon_answer){.retry_after = -1};
         target->type->send(target->self, batch, timeout, answer);
         if (answer->result != MON_RETRY && answer->result != MON_KEEP) {
+            atomic_store(&target->troubled, false);
             if (mon_breaker_succeeded(&target->breaker)) {
                 mon_log(MON_INFO, "%s takes events again", target->counts.name);
                 pthread_mutex_lock(&delivery->lock);
@@ -45,13 +47,14 @@ void mon_delivery_send(struct mon_delivery *delivery, struct mon_target *target,
         if (answer->result == MON_KEEP || attempt + 1 == attempts) {
             break;
         }
-        double backoff = mon_backoff((unsigned)attempt, &delivery->random);
+        double backoff = mon_backoff((unsigned)attempt, &target->random);
         double wait = answer->retry_after > backoff ? answer->retry_after : backoff;
         if (wait > LONGEST_WAIT || !pause_for(delivery, wait)) {
             break;
         }
     }
-    bool was_closed = mon_breaker_failed(&target->breaker, mon_monotonic(), answer->retry_after, &delivery->random);
+    bool was_closed = mon_breaker_failed(&target->breaker, mon_monotonic(), answer->retry_after, &target->random);
+    atomic_store(&target->troubled, true);
     pthread_mutex_lock(&delivery->lock);
     snprintf(target->counts.trouble, sizeof target->counts.trouble, "%.190s", answer->detail);
     pthread_mutex_unlock(&delivery->lock);
@@ -84,7 +87,8 @@ struct tally {
     size_t failed;
 };
 
-static void count(struct mon_delivery *delivery, struct mon_target *target, const struct tally *tally) {
+static void count(struct mon_target *target, const struct tally *tally) {
+    struct mon_delivery *delivery = target->delivery;
     pthread_mutex_lock(&delivery->lock);
     delivery->counts.replayed += tally->taken;
     delivery->counts.rejected += tally->rejected;
@@ -96,11 +100,11 @@ static void count(struct mon_delivery *delivery, struct mon_target *target, cons
 }
 
 /* Sends one file; whether the target took it or never will. */
-static bool send_file(struct mon_delivery *delivery, struct mon_target *target, struct mon_claim *claim) {
+static bool send_file(struct mon_target *target, struct mon_claim *claim) {
     struct tally tally = {0};
     for (struct mon_batch *batch = claim->batches; batch != NULL; batch = batch->next) {
         struct mon_answer answer;
-        mon_delivery_send(delivery, target, batch, 1, &answer);
+        mon_delivery_send(target, batch, 1, &answer);
         struct mon_batch *halves[2];
         if (answer.result == MON_TOO_LARGE && batch->count > 1 && mon_batch_halves(batch, halves)) {
             halves[0]->next = halves[1]; /* in its place: this one is empty from now on, and the loop goes on with them */
@@ -113,7 +117,7 @@ static bool send_file(struct mon_delivery *delivery, struct mon_target *target, 
             mon_log(MON_SEVERE, "%s refused %s for good: %s", target->counts.name, strrchr(claim->base, '/') + 1, answer.detail);
             tally.failed = events_from(batch);
             mon_claim_refuse(claim);
-            count(delivery, target, &tally);
+            count(target, &tally);
             return true;
         }
         if (answer.result != MON_ACCEPTED) {
@@ -125,18 +129,24 @@ static bool send_file(struct mon_delivery *delivery, struct mon_target *target, 
         mon_note_rejections(target, &answer);
     }
     mon_claim_done(claim);
-    count(delivery, target, &tally);
+    count(target, &tally);
     return true;
 }
 
-static bool busy(struct mon_delivery *delivery) {
+/* Whether there is something to do that goes before what waits on disk. */
+static bool busy(const struct mon_target *target) {
+    struct mon_delivery *delivery = target->delivery;
     pthread_mutex_lock(&delivery->queue->lock);
-    bool full = delivery->queue->count >= delivery->settings->batch_size;
+    bool full = delivery->alone && delivery->queue->count >= delivery->settings->batch_size; /* else the sender sees to it */
     pthread_mutex_unlock(&delivery->queue->lock);
-    return full || atomic_load(&delivery->closing);
+    pthread_mutex_lock(&delivery->lock);
+    bool waits = target->backlog != NULL;
+    pthread_mutex_unlock(&delivery->lock);
+    return full || waits || atomic_load(&delivery->closing);
 }
 
-void mon_replay(struct mon_delivery *delivery, struct mon_target *target) {
+void mon_replay(struct mon_target *target) {
+    const struct mon_delivery *delivery = target->delivery;
     target->has_more = false;
     double now = mon_monotonic();
     if (target->spool == NULL || !mon_breaker_allows(&target->breaker, now)) {
@@ -152,7 +162,7 @@ void mon_replay(struct mon_delivery *delivery, struct mon_target *target) {
         error = mon_spool_own(target->spool, &names);
     }
     for (size_t i = 0; i < names.count && error == 0; i++) {
-        if (i == FILES_AT_ONCE || busy(delivery)) {
+        if (i == FILES_AT_ONCE || busy(target)) {
             target->has_more = !atomic_load(&delivery->closing);
             target->next_orphans = now;
             break;
@@ -161,7 +171,7 @@ void mon_replay(struct mon_delivery *delivery, struct mon_target *target) {
         error = mon_spool_claim(target->spool, names.list[i], &claim);
         if (error == ENOENT) {
             error = 0;
-        } else if (error == 0 && !send_file(delivery, target, &claim)) {
+        } else if (error == 0 && !send_file(target, &claim)) {
             break;
         }
     }

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "files.h"
 #include "spool_scan.h"
 
 struct mon_spool *mon_spool_new(const char *folder, const char *emitter_id) {
@@ -18,6 +19,7 @@ struct mon_spool *mon_spool_new(const char *folder, const char *emitter_id) {
         return NULL;
     }
     pthread_mutex_init(&spool->lock, NULL);
+    pthread_mutex_init(&spool->writing, NULL);
     spool->lock_fd = -1;
     for (size_t i = 0; i < MON_CLAIMS; i++) {
         spool->claim_fds[i] = -1;
@@ -40,36 +42,6 @@ char *mon_spool_path(const struct mon_spool *spool, const char *name, const char
     return asprintf(&path, "%s/%s%s", spool->folder, name, suffix) < 0 ? NULL : path;
 }
 
-static int make_folder(const char *folder) {
-    char *path = strdup(folder);
-    if (path == NULL) {
-        return ENOMEM;
-    }
-    int error = 0;
-    for (char *at = path + 1; error == 0; at++) {
-        if (*at != '/' && *at != '\0') {
-            continue;
-        }
-        char byte = *at;
-        *at = '\0';
-        if (mkdir(path, 0777) != 0 && errno != EEXIST) {
-            error = errno;
-        }
-        *at = byte;
-        if (byte == '\0') {
-            break;
-        }
-    }
-    free(path);
-    return error;
-}
-
-bool mon_spool_is_at(int fd, const char *path) {
-    struct stat named;
-    struct stat opened;
-    return lstat(path, &named) == 0 && fstat(fd, &opened) == 0 && named.st_ino == opened.st_ino && named.st_dev == opened.st_dev;
-}
-
 /* Holds the lock that tells others that this process lives, in a folder that exists. */
 static int be_alive(struct mon_spool *spool) {
     char *path = mon_spool_path(spool, spool->owner, ".lock");
@@ -78,12 +50,12 @@ static int be_alive(struct mon_spool *spool) {
     }
     int error = 0;
     pthread_mutex_lock(&spool->lock);
-    if (spool->lock_fd >= 0 && !mon_spool_is_at(spool->lock_fd, path)) {
+    if (spool->lock_fd >= 0 && !mon_is_at(spool->lock_fd, path)) {
         close(spool->lock_fd);
         spool->lock_fd = -1;
     }
     if (spool->lock_fd < 0) {
-        error = make_folder(spool->folder);
+        error = mon_make_folder(spool->folder, false);
     }
     while (error == 0 && spool->lock_fd < 0) {
         int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
@@ -92,7 +64,7 @@ static int be_alive(struct mon_spool *spool) {
             if (fd >= 0) {
                 close(fd);
             }
-        } else if (mon_spool_is_at(fd, path)) {
+        } else if (mon_is_at(fd, path)) {
             spool->lock_fd = fd;
         } else {
             close(fd);
@@ -103,31 +75,6 @@ static int be_alive(struct mon_spool *spool) {
     return error;
 }
 
-static int write_all(int fd, const char *data, size_t len) {
-    while (len > 0) {
-        ssize_t wrote = write(fd, data, len);
-        if (wrote < 0 && errno == EINTR) {
-            continue;
-        }
-        if (wrote <= 0) {
-            return wrote < 0 ? errno : EIO;
-        }
-        data += wrote;
-        len -= (size_t)wrote;
-    }
-    return 0;
-}
-
-static int sync_folder(const char *folder) {
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) {
-        return errno;
-    }
-    int error = fsync(fd) == 0 ? 0 : errno;
-    close(fd);
-    return error;
-}
-
 static int write_file(struct mon_spool *spool, const char *name, const struct mon_batch *batch) {
     int error = be_alive(spool);
     if (error != 0) {
@@ -135,31 +82,16 @@ static int write_file(struct mon_spool *spool, const char *name, const struct mo
     }
     char *path = mon_spool_path(spool, name, "");
     char *temporary = mon_spool_path(spool, name, ".tmp");
-    int fd = -1;
     if (path == NULL || temporary == NULL) {
         error = ENOMEM;
     } else {
-        (void)unlink(temporary);
-        fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-        error = fd < 0 ? errno : write_all(fd, batch->body.data, batch->body.len);
-    }
-    if (fd >= 0) {
-        if (error == 0 && fsync(fd) != 0) {
-            error = errno;
-        }
-        if (close(fd) != 0 && error == 0) {
-            error = errno;
-        }
-        if (error == 0 && rename(temporary, path) != 0) {
-            error = errno;
-        }
-        if (error != 0) {
-            (void)unlink(temporary);
-        }
+        pthread_mutex_lock(&spool->writing); /* the end may write what a slow thread is about to write, under the same name */
+        error = mon_put_file(path, temporary, batch->body.data, batch->body.len);
+        pthread_mutex_unlock(&spool->writing);
     }
     free(path);
     free(temporary);
-    return error != 0 ? error : sync_folder(spool->folder);
+    return error;
 }
 
 static int remember(struct mon_spool *spool, const char *name) {
@@ -228,22 +160,6 @@ static void forget_name(struct mon_spool *spool, const char *name) {
     pthread_mutex_unlock(&spool->lock);
 }
 
-static int read_all(int fd, struct mon_buf *data) {
-    for (;;) {
-        if (!mon_buf_room(data, 64 * 1024)) {
-            return ENOMEM;
-        }
-        ssize_t got = read(fd, data->data + data->len, data->cap - data->len);
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
-        if (got <= 0) {
-            return got < 0 ? errno : 0;
-        }
-        data->len += (size_t)got;
-    }
-}
-
 static bool harmless(int error) {
     return error == ENOENT || error == EACCES || error == EPERM || error == EWOULDBLOCK || error == ELOOP;
 }
@@ -270,7 +186,7 @@ int mon_spool_claim(struct mon_spool *spool, const char *name, struct mon_claim 
     if (error == 0 && flock(claim->fd, LOCK_EX | LOCK_NB) != 0) {
         error = errno;
     }
-    if (error == 0 && !mon_spool_is_at(claim->fd, path)) {
+    if (error == 0 && !mon_is_at(claim->fd, path)) {
         error = ENOENT;
     }
     if (error == 0 && rename(path, claim->claimed) != 0) {
@@ -278,7 +194,7 @@ int mon_spool_claim(struct mon_spool *spool, const char *name, struct mon_claim 
     }
     if (error == 0) {
         struct mon_buf data = {0};
-        error = read_all(claim->fd, &data);
+        error = mon_read_all(claim->fd, &data);
         if (error == 0) {
             claim->batches = mon_batch_unpack(data.data, data.len);
         } else {
@@ -311,7 +227,7 @@ static void free_claim(struct mon_claim *claim) {
     while (claim->batches != NULL) {
         struct mon_batch *batch = claim->batches;
         claim->batches = batch->next;
-        mon_batch_free(batch);
+        mon_batch_release(batch);
     }
 }
 
@@ -375,13 +291,6 @@ void mon_spool_free(struct mon_spool *spool) {
     free(spool->own);
     free(spool->folder);
     pthread_mutex_destroy(&spool->lock);
+    pthread_mutex_destroy(&spool->writing);
     free(spool);
-}
-
-void mon_spool_lock(struct mon_spool *spool) {
-    pthread_mutex_lock(&spool->lock);
-}
-
-void mon_spool_unlock(struct mon_spool *spool) {
-    pthread_mutex_unlock(&spool->lock);
 }

@@ -52,10 +52,6 @@ void mon_spool_close(struct mon_spool *spool);
 void mon_spool_forget(struct mon_spool *spool);
 void mon_spool_free(struct mon_spool *spool);
 
-/* Around a fork. */
-void mon_spool_lock(struct mon_spool *spool);
-void mon_spool_unlock(struct mon_spool *spool);
-
 /* The parts of a spool file's name: the owner's `<emitter id>.<pid>`, and who claimed it (0: nobody). False when it is none. */
 struct mon_spool_name {
     size_t owner_len;

@@ -9,7 +9,8 @@ enum { MON_CLAIMS = 4 };
 struct mon_spool {
     char *folder;
     char owner[64]; /* <emitter id>.<pid> */
-    pthread_mutex_t lock;
+    pthread_mutex_t writing; /* held for each file */
+    pthread_mutex_t lock; /* of what follows */
     char **own; /* names of the files that this process wrote, in order */
     size_t own_count;
     int lock_fd;
@@ -18,9 +19,6 @@ struct mon_spool {
 
 /* `folder/name` with a suffix, to be freed; NULL without memory. */
 char *mon_spool_path(const struct mon_spool *spool, const char *name, const char *suffix);
-
-/* Whether the open file is still the one of that name. */
-bool mon_spool_is_at(int fd, const char *path);
 
 int mon_names_add(struct mon_names *names, const char *name);
 

@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <ftw.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 
 #include "monitoring.h"
 
-static int failures;
+static atomic_int failures; /* threads check too */
 static char folders[64][64];
 static size_t folder_count;
 
@@ -80,7 +81,7 @@ static void quiet(mon_severity severity, const char *line, void *data) {
 
 int main(int argc, char **argv) {
     const struct unit_test *groups[] = {unit_text_tests,  unit_event_tests, unit_config_tests,
-                                        unit_queue_tests, unit_spool_tests, unit_answers_tests};
+                                        unit_queue_tests, unit_spool_tests, unit_answers_tests, unit_client_tests};
     size_t run = 0;
     mon_set_logger(quiet, NULL);
     for (size_t group = 0; group < sizeof groups / sizeof *groups; group++) {

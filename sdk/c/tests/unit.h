@@ -29,5 +29,6 @@ extern const struct unit_test unit_config_tests[];
 extern const struct unit_test unit_queue_tests[];
 extern const struct unit_test unit_spool_tests[];
 extern const struct unit_test unit_answers_tests[];
+extern const struct unit_test unit_client_tests[];
 
 #endif

@@ -61,7 +61,7 @@ static void an_event_lies_in_another_hour(void) {
         CHECK_TEXT(name, "01890a5d-ac96-774b-8cce-000000000001.s3-00000000000000000008-00000000000000000008");
     }
     mon_hours_free(&hours);
-    mon_batch_free(batch);
+    mon_batch_release(batch);
 }
 
 static void check_key(const char *const *values, size_t count, const char *expected) {

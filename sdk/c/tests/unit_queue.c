@@ -42,7 +42,7 @@ static void settle(struct mon_queue *queue, struct mon_batch *batches) {
         pthread_mutex_lock(&queue->lock);
         CHECK(mon_queue_settle(queue, batch) && !mon_queue_settle(queue, batch));
         pthread_mutex_unlock(&queue->lock);
-        mon_batch_free(batch);
+        mon_batch_release(batch);
     }
 }
 
@@ -90,7 +90,7 @@ static void events_change_places_between_chunks(void) {
         size_t seen = 0;
         for (const struct mon_batch *batch = batches; batch != NULL; batch = batch->next) {
             for (size_t i = 0; i < batch->count; i++, seen++) {
-                CHECK(batch->seqs[i] == next++);
+                CHECK(batch->lines[i].seq == next++);
             }
         }
         CHECK(seen == got);
@@ -166,7 +166,7 @@ static void threads_lose_events(void) {
         size_t got = take(&race.queue, 700, &batches);
         for (const struct mon_batch *batch = batches; batch != NULL; batch = batch->next) {
             for (size_t i = 0; i < batch->count; i++) {
-                CHECK(batch->seqs[i] == next++);
+                CHECK(batch->lines[i].seq == next++);
             }
         }
         settle(&race.queue, batches);
@@ -190,16 +190,16 @@ static void a_half_loses_an_event(void) {
     CHECK(mon_batch_halves(batch, halves));
     CHECK(halves[0]->count == 3 && halves[1]->count == 4 && halves[1]->ordinal == 43 && mon_batch_first_seq(halves[1]) == 104);
     CHECK(halves[0]->body.len + halves[1]->body.len == batch->body.len && mon_batch_last_seq(halves[1]) == 107);
-    mon_batch_free(halves[0]);
-    mon_batch_free(halves[1]);
-    mon_batch_free(batch);
+    mon_batch_release(halves[0]);
+    mon_batch_release(halves[1]);
+    mon_batch_release(batch);
 }
 
 static void a_torn_line_is_replayed(void) {
     const char *text = "{\"emitter\":{\"id\":\"01890a5d-ac96-774b-8cce-000000000001\",\"seq\":5}}\n\n{\"b\":1}\n{\"torn\":";
     struct mon_batch *batch = mon_batch_unpack(text, strlen(text));
     CHECK(batch != NULL && batch->count == 2 && batch->next == NULL && batch->replayed && mon_batch_first_seq(batch) == 5);
-    mon_batch_free(batch);
+    mon_batch_release(batch);
     CHECK(mon_batch_unpack("{}", 2) == NULL && mon_batch_unpack("", 0) == NULL && mon_batch_unpack("\n\n", 2) == NULL);
 }
 

@@ -22,7 +22,7 @@ static struct mon_batch *batch_of(const char *emitter, uint64_t seq) {
 static void write_one(struct mon_spool *spool, const char *emitter, uint64_t seq) {
     struct mon_batch *batch = batch_of(emitter, seq);
     CHECK(mon_spool_write(spool, batch) == 0);
-    mon_batch_free(batch);
+    mon_batch_release(batch);
 }
 
 static void a_name_is_misread(void) {
@@ -91,7 +91,7 @@ static void the_claim_of_a_dead_process_stays_for_ever(void) {
         char path[256];
         snprintf(path, sizeof path, "%s/%s.%ld.%020d.jsonl.tmp", folder, emitter, (long)getpid(), 2);
         FILE *torn = fopen(path, "w");
-        mon_batch_free(batch);
+        mon_batch_release(batch);
         mon_names_free(&names);
         done = done && torn != NULL && fputs("{\"whole\":1}\n{\"torn", torn) >= 0 && fclose(torn) == 0;
         _exit(done ? 0 : 1);
@@ -141,7 +141,7 @@ static void a_folder_that_can_not_be_made_goes_unnoticed(void) {
     struct mon_spool *spool = mon_spool_new("/proc/nowhere/spool", emitter);
     struct mon_batch *batch = batch_of(emitter, 1);
     CHECK(mon_spool_write(spool, batch) != 0);
-    mon_batch_free(batch);
+    mon_batch_release(batch);
     mon_spool_close(spool);
     mon_spool_free(spool);
 }

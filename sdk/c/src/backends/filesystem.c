@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "../backend.h"
+#include "../files.h"
 #include "../ids.h"
 #include "../json.h"
 #include "../partition.h"
@@ -62,51 +63,14 @@ static void *open_filesystem(const struct mon_settings *settings, const struct m
     return filesystem;
 }
 
-static int sync_folder_of(const char *path) {
-    char *folder = strdup(path);
-    char *slash = folder == NULL ? NULL : strrchr(folder, '/');
-    int error = ENOMEM;
-    if (slash != NULL) {
-        *slash = '\0';
-        int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        error = fd < 0 || fsync(fd) != 0 ? errno : 0;
-        if (fd >= 0) {
-            close(fd);
-        }
+static int make_folder_of(const struct filesystem *filesystem, const struct mon_hour *hour) {
+    char *folder = NULL;
+    if (asprintf(&folder, "%s/%s", filesystem->path, hour->folder) < 0) {
+        return ENOMEM;
     }
+    int error = mon_make_folder(folder, true);
     free(folder);
     return error;
-}
-
-static int make_folders(const char *path) {
-    char *copy = strdup(path);
-    int error = copy == NULL ? ENOMEM : 0;
-    for (char *at = copy == NULL ? NULL : strchr(copy + 1, '/'); at != NULL && error == 0; at = strchr(at + 1, '/')) {
-        *at = '\0';
-        if (mkdir(copy, 0777) == 0) {
-            error = sync_folder_of(copy);
-        } else if (errno != EEXIST) {
-            error = errno;
-        }
-        *at = '/';
-    }
-    free(copy);
-    return error;
-}
-
-static int write_all(int fd, const char *data, size_t len) {
-    while (len > 0) {
-        ssize_t wrote = write(fd, data, len);
-        if (wrote < 0 && errno == EINTR) {
-            continue;
-        }
-        if (wrote <= 0) {
-            return wrote < 0 ? errno : EIO;
-        }
-        data += wrote;
-        len -= (size_t)wrote;
-    }
-    return 0;
 }
 
 /* Gives a growing file its last name. */
@@ -116,7 +80,7 @@ static int complete(const char *path, uint64_t last_seq) {
     if (asprintf(&final, "%.*s-%020llu.jsonl", (int)stem, path, (unsigned long long)last_seq) < 0) {
         return ENOMEM;
     }
-    int error = rename(path, final) != 0 ? errno : sync_folder_of(final);
+    int error = rename(path, final) != 0 ? errno : mon_sync_folder_of(final);
     free(final);
     return error;
 }
@@ -195,13 +159,13 @@ static int begin(struct filesystem *filesystem, struct growing *file, const stru
     if (asprintf(&path, "%s/%s/%s-%020llu.jsonl.open", filesystem->path, hour->folder, batch->emitter_id, (unsigned long long)hour->first_seq) < 0) {
         return ENOMEM;
     }
-    int error = make_folders(path);
+    int error = make_folder_of(filesystem, hour);
     int fd = error == 0 ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0666) : -1;
     if (error == 0 && (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) != 0)) {
         error = errno;
     }
     if (error == 0) {
-        error = sync_folder_of(path);
+        error = mon_sync_folder_of(path);
     }
     if (error != 0) {
         if (fd >= 0) {
@@ -244,9 +208,7 @@ static int append(struct filesystem *filesystem, const struct mon_batch *batch, 
     if (error != 0) {
         return error;
     }
-    struct stat named;
-    struct stat opened;
-    if (lstat(file->path, &named) != 0 || fstat(file->fd, &opened) != 0 || named.st_ino != opened.st_ino) {
+    if (!mon_is_at(file->fd, file->path)) {
         close(file->fd); /* somebody took it away: what was in it is theirs, and a new one begins */
         free(file->path);
         *file = (struct growing){.fd = -1};
@@ -255,7 +217,7 @@ static int append(struct filesystem *filesystem, const struct mon_batch *batch, 
             return error;
         }
     }
-    error = write_all(file->fd, hour->lines.data, hour->lines.len);
+    error = mon_write_all(file->fd, hour->lines.data, hour->lines.len);
     if (error == 0 && fdatasync(file->fd) != 0) {
         error = errno;
     }
@@ -278,20 +240,8 @@ static int write_whole(const struct filesystem *filesystem, const struct mon_bat
     mon_hour_name(batch, hour, "", name);
     int error = ENOMEM;
     if (asprintf(&path, "%s/%s/%s.jsonl", filesystem->path, hour->folder, name) >= 0 && asprintf(&aside, "%s.tmp-%ld", path, (long)getpid()) >= 0) {
-        error = make_folders(path);
-        int fd = error == 0 ? open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666) : -1;
-        if (error == 0) {
-            error = fd < 0 ? errno : write_all(fd, hour->lines.data, hour->lines.len);
-        }
-        if (fd >= 0) {
-            error = error == 0 && fsync(fd) != 0 ? errno : error;
-            close(fd);
-            error = error == 0 && rename(aside, path) != 0 ? errno : error;
-            if (error != 0) {
-                (void)unlink(aside);
-            }
-        }
-        error = error == 0 ? sync_folder_of(path) : error;
+        error = make_folder_of(filesystem, hour);
+        error = error != 0 ? error : mon_put_file(path, aside, hour->lines.data, hour->lines.len);
     }
     free(path);
     free(aside);
