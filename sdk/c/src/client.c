@@ -57,13 +57,7 @@ static void make_room(struct mon_delivery *delivery) {
             }
             break;
         }
-        struct timespec moment;
-        clock_gettime(CLOCK_MONOTONIC, &moment);
-        moment.tv_nsec += 20 * 1000 * 1000;
-        if (moment.tv_nsec >= 1000000000) {
-            moment.tv_nsec -= 1000000000;
-            moment.tv_sec++;
-        }
+        struct timespec moment = mon_moment(mon_monotonic() + 0.02);
         queue->waiters++;
         pthread_cond_timedwait(&queue->change, &queue->lock, &moment);
         queue->waiters--;

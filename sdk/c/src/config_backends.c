@@ -160,8 +160,44 @@ static bool has_better(const cJSON *sdk, const cJSON *backend) {
     return false;
 }
 
-void mon_config_check_backends(const cJSON *sdk, struct mon_problems *problems) {
+/* Whether this SDK knows the type (NULL: the schema has seen that it is missing). */
+static bool supports(const char *type, const char *place, struct mon_problems *problems) {
     static const char *const known[] = {"sidecar", "filesystem", "s3", "elk", "webhook", "zabbix"};
+    for (size_t i = 0; type != NULL && i < sizeof known / sizeof *known; i++) {
+        if (strcmp(known[i], type) == 0) {
+            return true;
+        }
+    }
+    if (type != NULL) {
+        char path[128];
+        snprintf(path, sizeof path, "%s.type", place);
+        mon_problem_add(problems, path, "this SDK delivers to sidecar, filesystem, s3, elk, webhook and zabbix; for '%.20s' use the sidecar", type);
+    }
+    return false;
+}
+
+/* Whether nobody before has the name of the last one. */
+static void check_name(char names[MON_MAX_BACKENDS][65], size_t count, const char *place, struct mon_problems *problems) {
+    for (size_t i = 0; i + 1 < count; i++) {
+        if (strcmp(names[i], names[count - 1]) == 0) {
+            char path[128];
+            snprintf(path, sizeof path, "%s.name", place);
+            mon_problem_add(problems, path, "another backend is '%s' already; give one of them another `name`", names[i]);
+            return;
+        }
+    }
+}
+
+static void check_delivery(const cJSON *sdk, const cJSON *backend, const char *place, struct mon_problems *problems) {
+    const cJSON *delivery = cJSON_GetObjectItemCaseSensitive(backend, "delivery");
+    if (cJSON_IsString(delivery) && strcmp(delivery->valuestring, "fallback") == 0 && !has_better(sdk, backend)) {
+        char path[128];
+        snprintf(path, sizeof path, "%s.delivery", place);
+        mon_problem_add(problems, path, "a fallback needs an enabled backend with a lower `priority` number to stand in for");
+    }
+}
+
+void mon_config_check_backends(const cJSON *sdk, struct mon_problems *problems) {
     const cJSON *mode = cJSON_GetObjectItemCaseSensitive(sdk, "mode");
     if (!cJSON_IsString(mode) || strcmp(mode->valuestring, "direct") != 0) {
         return;
@@ -181,39 +217,18 @@ void mon_config_check_backends(const cJSON *sdk, struct mon_problems *problems) 
             continue;
         }
         const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(backend, "type"));
-        if (type == NULL) { /* which the schema has seen */
+        if (!supports(type, place, problems)) {
             unsupported = true;
             continue;
         }
-        bool supported = false;
-        for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-            supported |= strcmp(known[i], type) == 0;
-        }
-        if (!supported) {
-            unsupported = true;
-            snprintf(path, sizeof path, "%s.type", place);
-            mon_problem_add(problems, path, "this SDK delivers to sidecar, filesystem, s3, elk, webhook and zabbix; for '%.20s' use the sidecar", type);
-            continue;
-        }
-        const cJSON *name = cJSON_GetObjectItemCaseSensitive(backend, "name");
         if (enabled == MON_MAX_BACKENDS) {
             mon_problem_add(problems, "sdk.direct_backends", "expected at most %d enabled backends", MON_MAX_BACKENDS);
             return;
         }
-        snprintf(names[enabled], sizeof names[enabled], "%s", cJSON_IsString(name) ? name->valuestring : type);
-        for (size_t i = 0; i < enabled; i++) {
-            if (strcmp(names[i], names[enabled]) == 0) {
-                snprintf(path, sizeof path, "%s.name", place);
-                mon_problem_add(problems, path, "another backend is '%s' already; give one of them another `name`", names[i]);
-                break;
-            }
-        }
-        const cJSON *delivery = cJSON_GetObjectItemCaseSensitive(backend, "delivery");
-        if (cJSON_IsString(delivery) && strcmp(delivery->valuestring, "fallback") == 0 && !has_better(sdk, backend)) {
-            snprintf(path, sizeof path, "%s.delivery", place);
-            mon_problem_add(problems, path, "a fallback needs an enabled backend with a lower `priority` number to stand in for");
-        }
-        enabled++;
+        const cJSON *name = cJSON_GetObjectItemCaseSensitive(backend, "name");
+        snprintf(names[enabled++], sizeof *names, "%s", cJSON_IsString(name) ? name->valuestring : type);
+        check_name(names, enabled, place, problems);
+        check_delivery(sdk, backend, place, problems);
         snprintf(path, sizeof path, "%s.config", place);
         check_options(type, cJSON_GetObjectItemCaseSensitive(backend, "config"), "", path, problems);
     }

@@ -173,31 +173,38 @@ void mon_batch_miss(struct mon_target *target, struct mon_batch *batch) {
 }
 
 /* Where an event is counted: as lost when somebody lacks it for good and nobody stood in, and so on. */
-static uint64_t *count_of(mon_counts *counts, uint32_t fates, uint64_t *lost) {
-    bool missing = fates & MON_FATE_LOST && !(fates & MON_FATE_STOOD_IN);
-    return missing                                            ? lost
-           : fates & MON_FATE_SPOOLED                         ? &counts->spooled
-           : fates & MON_FATE_REJECTED                        ? &counts->rejected
-           : fates & (MON_FATE_TAKEN | MON_FATE_STOOD_IN)     ? &counts->sent
-           : fates & MON_FATE_REFUSED                         ? &counts->failed
-                                                              : lost;
+static uint64_t *count_of(mon_counts *counts, uint32_t fates) {
+    if (fates & MON_FATE_LOST && !(fates & MON_FATE_STOOD_IN)) {
+        return &counts->dropped;
+    }
+    return fates & MON_FATE_SPOOLED                       ? &counts->spooled
+           : fates & MON_FATE_REJECTED                    ? &counts->rejected
+           : fates & (MON_FATE_TAKEN | MON_FATE_STOOD_IN) ? &counts->sent
+           : fates & MON_FATE_REFUSED                     ? &counts->failed
+                                                          : &counts->dropped;
 }
 
 void mon_batch_settle(struct mon_delivery *delivery, struct mon_batch *whole) {
-    pthread_mutex_lock(&delivery->queue->lock);
+    mon_counts outcome = {0};
+    pthread_mutex_lock(&delivery->lock);
+    for (size_t i = 0; i < whole->count; i++) {
+        ++*count_of(&outcome, whole->lines[i].fates);
+    }
+    enum mon_drop_reason reason = whole->lost_by;
+    pthread_mutex_unlock(&delivery->lock);
+    pthread_mutex_lock(&delivery->queue->lock); /* from one moment to the next it is no more in memory and counted elsewhere */
     if (mon_queue_settle(delivery->queue, whole)) {
-        uint64_t lost = 0;
         pthread_mutex_lock(&delivery->lock);
-        for (size_t i = 0; i < whole->count; i++) {
-            ++*count_of(&delivery->counts, whole->lines[i].fates, &lost);
-        }
-        for (size_t i = 0; lost > 0 && i < MON_DROP_REASONS; i++) {
+        delivery->counts.sent += outcome.sent;
+        delivery->counts.rejected += outcome.rejected;
+        delivery->counts.spooled += outcome.spooled;
+        delivery->counts.failed += outcome.failed;
+        for (size_t i = 0; outcome.dropped > 0 && i < MON_DROP_REASONS; i++) {
             delivery->unreported[i] += whole->reports[i];
         }
-        enum mon_drop_reason reason = whole->lost_by;
         pthread_mutex_unlock(&delivery->lock);
-        if (lost > 0) {
-            mon_delivery_count_drop(delivery, reason, lost);
+        if (outcome.dropped > 0) {
+            mon_delivery_count_drop(delivery, reason, outcome.dropped);
         }
     }
     pthread_mutex_unlock(&delivery->queue->lock);
