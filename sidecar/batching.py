@@ -101,12 +101,23 @@ class _Piece:
             self.unreadable += record.last_seq - max(self.position, record.seq - 1)
             body = []
         first = max(0, self.position + 1 - record.seq)
-        for index in range(first, len(body)):
-            if not self._add(record.seq + index, body[index]):
-                return False
+        if not self._add_all(record.seq + first, body[first:]):
+            for index in range(first, len(body)):
+                if not self._add(record.seq + index, body[index]):
+                    return False
         self.position = record.last_seq
         whole = alone and first == 0 and len(self.lines) == record.count
         self.stored = StoredBody(record.payload, record.flags.content_encoding, record.flags.format) if whole else None
+        return True
+
+    def _add_all(self, seq: int, lines: list[bytes]) -> bool:
+        """Take these events, which are consecutive from `seq`; False, and none of them, unless all are wanted and fit."""
+        size = self._size + sum(map(len, lines)) + len(lines)
+        if self._wanted is not None or len(self.lines) + len(lines) > self._limits.max_events or size > self._limits.max_bytes:
+            return False
+        self.lines += lines
+        self.seqs += range(seq, seq + len(lines))
+        self._size = size
         return True
 
     def _add(self, seq: int, line: bytes) -> bool:
@@ -126,6 +137,6 @@ class _Piece:
 def _lines(record: Record) -> list[bytes] | None:
     """A record's events; None for one that was never a valid batch: its numbers are passed over."""
     try:
-        return [line for line in record.ndjson().split(b"\n") if line.strip()]
+        return list(filter(bytes.strip, record.ndjson().split(b"\n")))
     except InvalidBody:
         return None

@@ -35,6 +35,10 @@ STANDBY_POLL_SECONDS: Final = 0.25
 LOOK_AGAIN_SECONDS: Final = 1.0
 """A backend in trouble that is owed nothing is tried out every `probe_interval`, but not more often than this."""
 
+PACE_SECONDS: Final = 0.1
+"""A batch that isn't full begins no sooner than this after the one before it: the calls and syncs of many small ones would come
+between a sender and its acknowledgement. What comes after a pause goes at once."""
+
 LINGER_SECONDS: Final = 0.5
 """A batch that isn't full waits this long for a call under way to end, so that a trickle of events makes few calls, not many."""
 
@@ -91,6 +95,8 @@ class Delivery:
         self._sink = sink
         self._read_to = position
         """The last event that is in flight or dealt with."""
+        self._read_at = float("-inf")
+        """When the last piece was read."""
         self._full_events = sink.limits.max_events
         """About as many events make a full batch."""
         self._log = log
@@ -208,8 +214,8 @@ class Delivery:
             await self._wait(None)
         elif self._read_to >= self._log.durable_seq:
             await self._wait_for_events()
-        elif not self._worth_a_call():
-            await self._wait(self._read_to + self._full_events - 1)
+        elif (pause := self._pause()) > 0:
+            await self._wait(self._read_to + self._full_events - 1, seconds=pause)
         else:
             await self._read()
 
@@ -247,12 +253,15 @@ class Delivery:
             and self.flights.bytes < HELD_BYTES
         )
 
-    def _worth_a_call(self) -> bool:
-        """Whether to send what is there beside the calls under way, or to wait until it is more."""
+    def _pause(self) -> float:
+        """How many seconds to let events gather; 0 when what is there is worth a call."""
+        if self._log.durable_seq - self._read_to >= self._full_events:
+            return 0.0
+        due = self._read_at + PACE_SECONDS
         calling = self.flights.at(Stage.CALLING, Stage.READY)
-        if not calling or self._log.durable_seq - self._read_to >= self._full_events:
-            return True
-        return self._clock() - max(flight.began for flight in calling) >= LINGER_SECONDS
+        if calling:
+            due = max(due, max(flight.began for flight in calling) + LINGER_SECONDS)
+        return max(0.0, due - self._clock())
 
     async def _read(self) -> None:
         """Put the next piece of the log on its way."""
@@ -272,7 +281,7 @@ class Delivery:
         flight = Flight(cut)
         if flight.full:
             self._full_events = max(1, cut.last_seq - self._read_to)
-        flight.began = self._clock()
+        flight.began = self._read_at = self._clock()
         self.flights.add(flight)
         self._read_to = cut.last_seq
         if flight.active:
@@ -291,8 +300,10 @@ class Delivery:
                 trial = self._sender.try_out()
         await self._wait(self._read_to, trial)
 
-    async def _wait(self, beyond: int | None, meanwhile: Coroutine[Any, Any, None] | None = None) -> None:
-        """Until something changes here, an event after `beyond` is in the log, or it is time to look again.
+    async def _wait(
+        self, beyond: int | None, meanwhile: Coroutine[Any, Any, None] | None = None, seconds: float | None = None
+    ) -> None:
+        """Until something changes here, an event after `beyond` is in the log, or it is time to look again, within `seconds`.
 
         `meanwhile` is done as long as nothing else happens; when it is done, the wait is over.
         """
@@ -302,6 +313,8 @@ class Delivery:
         if meanwhile is not None:
             waits.append(asyncio.ensure_future(meanwhile))
             timeout = None
+        elif seconds is not None:
+            timeout = seconds
         elif self.settings.fallback:
             timeout = STANDBY_POLL_SECONDS
         elif self._stored != self.position or self.flights or self.progress.state != "ok":

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,8 +142,8 @@ class FilesystemSink:
                 completion=self._completion,
             )
         partitions: dict[str, list[tuple[int, bytes]]] = {}
-        for seq, line in zip(batch.seqs, batch.lines, strict=True):
-            partitions.setdefault(partition_of(line), []).append((seq, line))
+        for seq, line, partition in zip(batch.seqs, batch.lines, partitions_of(batch), strict=True):
+            partitions.setdefault(partition, []).append((seq, line))
         try:
             folder.append(partitions, batch.first_seq, batch.last_seq, self._clock())
         except OSError:
@@ -193,13 +193,26 @@ class _Moment(msgspec.Struct):
 
 _MOMENT_DECODER = msgspec.json.Decoder(_Moment)
 _UTC_TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d):.*Z")
+_HOUR_LENGTH: Final = len("2026-07-01T09:")
 
 
 def partition_of(line: bytes) -> str:
     """The folder of an event, from its timestamp in UTC: `date=2026-07-01/hour=09`."""
-    text = _MOMENT_DECODER.decode(line).timestamp
-    utc = _UTC_TIMESTAMP.fullmatch(text)
+    return _partition(_MOMENT_DECODER.decode(line).timestamp)
+
+
+def partitions_of(batch: SinkBatch) -> Iterator[str]:
+    """The folder of each event of a batch."""
+    known: dict[str, str] = {}
+    for moment in _MOMENT_DECODER.decode_lines(batch.ndjson):
+        text = moment.timestamp
+        hour = text[:_HOUR_LENGTH] if text.endswith("Z") else text
+        yield known.get(hour) or known.setdefault(hour, _partition(text))
+
+
+def _partition(timestamp: str) -> str:
+    utc = _UTC_TIMESTAMP.fullmatch(timestamp)
     if utc is not None:
         return f"date={utc[1]}/hour={utc[2]}"
-    moment = msgspec.convert(text, datetime).astimezone(UTC)
+    moment = msgspec.convert(timestamp, datetime).astimezone(UTC)
     return f"date={moment:%Y-%m-%d}/hour={moment:%H}"

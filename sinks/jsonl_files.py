@@ -51,6 +51,11 @@ class Intervals:
         place = bisect_right(self.ranges, (first, float("inf"))) - 1
         return place >= 0 and self.ranges[place][1] >= last
 
+    def overlaps(self, first: int, last: int) -> bool:
+        """Whether any number from `first` to `last` is in the set."""
+        place = bisect_right(self.ranges, (last, float("inf"))) - 1
+        return place >= 0 and self.ranges[place][1] >= first
+
     def add(self, first: int, last: int) -> None:
         """Put the numbers from `first` to `last` into the set."""
         if last < first:
@@ -147,9 +152,10 @@ class JsonlFolder:
             return 0
         grown: dict[str, OpenFile] = {}
         written = 0
+        repeated = self._covered.overlaps(first_seq, last_seq)
         try:
             for partition, numbered in partitions.items():
-                fresh = [(seq, line) for seq, line in numbered if seq not in self._covered]
+                fresh = [(seq, line) for seq, line in numbered if seq not in self._covered] if repeated else numbered
                 if fresh:
                     grown[partition] = self._append_to(partition, fresh, now)
                     written += len(fresh)

@@ -18,8 +18,8 @@ from contract.event import Event
 
 ROW_GROUP_ROWS: Final = 32_768
 """Rows in a group at least, save in the last: enough for a reader to skip by statistics, little enough to hold in memory."""
-_READ_BYTES: Final = 512 * 1024
-"""JSON text decoded at a time: below the events and bytes of one batch."""
+_READ_BYTES: Final = 64 * 1024
+"""JSON text decoded at a time: below the events and bytes of one batch, and little enough to hold up no other thread."""
 _NDJSON: Final = "application/x-ndjson"
 
 _ARROW: Final[dict[str, pa.DataType]] = {

@@ -12,7 +12,6 @@ import asyncio
 import gzip
 import hashlib
 import hmac
-import ipaddress
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +27,7 @@ from sinks.base import DeliveryReport, Health, Refused, SinkBatch, SinkError, Si
 from sinks.http_answers import Answer
 from sinks.http_client import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, HttpClient, NotConnected, Seconds
 from sinks.tls import Tls
-from sinks.webhook_address import resolve
+from sinks.webhook_address import is_address, resolve
 from sinks.webhook_template import SAMPLE, Template
 
 MAX_BATCH_EVENTS: Final = 1000
@@ -296,7 +295,7 @@ class WebhookSink:
             moment = str(int(self._clock()))
             headers[TIMESTAMP_HEADER] = moment
             headers[SIGNATURE_HEADER] = signature(self._config.secret, moment, body)
-        name = None if _is_address(self._host) else self._host
+        name = None if is_address(self._host) else self._host
         for number, address in enumerate(addresses):
             host = f"[{address}]" if ":" in address else address
             url = f"{self._scheme}://{host}:{self._port}{self._rest.reveal()}"
@@ -341,14 +340,6 @@ def _digest(window: str, lines: Sequence[bytes]) -> str:
     digest.update(b"\n".join(lines))
     digest.update(b"\n")
     return digest.hexdigest()[:32]
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _secrets(config: WebhookConfig) -> Iterator[Secret]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from functools import lru_cache
 from typing import Final
 
 from sinks.base import Unavailable
@@ -45,17 +46,30 @@ def _carried(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else None
 
 
+@lru_cache(maxsize=64)
+def is_address(host: str) -> bool:
+    """Whether it is an address in its usual spelling, and no name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 async def resolve(host: str, port: int, *, allow_private: bool, timeout: float, shown: str) -> list[str]:  # noqa: ASYNC109 - of a call that can't be cancelled
     """The addresses of `host` that may be connected to, in the resolver's order.
 
     Raises Unavailable when there is none: the name is unknown, or leads only to addresses that are not public.
     """
-    try:
-        async with asyncio.timeout(timeout):
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise unavailable(error, shown) from error
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    if is_address(host):
+        addresses = [host]
+    else:
+        try:
+            async with asyncio.timeout(timeout):
+                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise unavailable(error, shown) from error
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     allowed = [text for text in addresses if allow_private or is_public(ipaddress.ip_address(text.partition("%")[0]))]
     if not allowed:
         message = (

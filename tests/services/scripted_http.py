@@ -159,6 +159,9 @@ class ScriptedHttp:
                 while tcp.recv(65536):
                     pass
             raise
+        except OSError:  # such as a reset
+            secure.close()
+            raise
         return secure
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
@@ -219,6 +222,7 @@ class ScriptedHttp:
             for connection in self.connections:
                 with contextlib.suppress(OSError):  # closed by the other side
                     connection.shutdown(socket.SHUT_RDWR)
+                connection.close()
         self._thread.join(5)
 
     def __enter__(self) -> Self:
