@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -197,7 +198,8 @@ def append_hot(
     Follows transaction ids, so late events and transactions that commit out of order are never skipped; at most `pages` commits.
     """
     from lakehouse.hot.ahead import ReadAhead
-    from lakehouse.hot.reader import confirm, system_identifier
+    from lakehouse.hot.arrow import Sessions
+    from lakehouse.hot.reader import confirm, plan, system_identifier
 
     started = time.monotonic()
     cluster = system_identifier(dsn)
@@ -208,14 +210,18 @@ def append_hot(
         confirm(dsn, HOT_READER, cursor)
     rows = size = 0
     version = None
-    with ThreadPoolExecutor(1, thread_name_prefix="hot-page") as ahead:
-        following = ReadAhead(ahead, dsn, cursor or 0, max_rows)
+    with (
+        closing(Sessions(most=1)) as sessions,
+        ThreadPoolExecutor(1, thread_name_prefix="hot-plan") as planner,
+        ThreadPoolExecutor(1, thread_name_prefix="hot-page") as ahead,
+    ):
+        following = ReadAhead(ahead, dsn, planner.submit(plan, dsn, cursor or 0, max_rows).result, sessions)
         for number in range(1, pages + 1):
             page = following
             reading = page.opened()
             if reading.more and number < pages:
-                # The database sends the next page while this one is written.
-                following = ReadAhead(ahead, dsn, reading.last_xid, max_rows)
+                # The database plans the next page while it sends this one, and sends it while this one is written.
+                following = ReadAhead(ahead, dsn, planner.submit(plan, dsn, reading.last_xid, max_rows).result, sessions)
             if reading.rows:
                 commit = _append_page(lake, page, cluster, app_id, reading.last_xid, after=cursor, moment=now())
                 rows, size, version, cursor = rows + commit.rows, size + commit.bytes, commit.version, reading.last_xid
@@ -238,9 +244,9 @@ def _append_page(
     lake: Lake, page: ReadAhead, cluster: str, app_id: str, version: int, *, after: int | None, moment: datetime
 ) -> Commit:
     """Commit a page whose rows may still be coming in."""
-    from lakehouse.hot.reader import FULL_SCHEMA
+    from lakehouse.hot.reader import FOLLOWED_SCHEMA
 
-    schema = _from_hot(FULL_SCHEMA.empty_table(), cluster, moment).schema
+    schema = _from_hot(FOLLOWED_SCHEMA.empty_table(), cluster, moment).schema
 
     def rows() -> pa.RecordBatchReader:
         tables = (_from_hot(pa.Table.from_batches([batch]), cluster, moment) for batch in page.batches())
@@ -254,7 +260,7 @@ def _append_page(
 
 
 def _from_hot(page: pa.Table, system_identifier: str, moment: datetime) -> pa.Table:
-    events = page.append_column("source_seq", page["ingest_xid"].cast(INT)).drop_columns(["ingest_xid", "ingested_at"])
+    events = page.append_column("source_seq", page["ingest_xid"].cast(INT)).drop_columns(["ingest_xid"])
     return _with_source(events, "hot", system_identifier, moment)
 
 

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 
 import pyarrow as pa
 
 from contract.settings import Secret
-from lakehouse.hot.reader import Stream, stream_since
+from lakehouse.hot.arrow import Sessions
+from lakehouse.hot.reader import Planned, Stream, follow
 
 
 class ReadAhead:
-    """One page, read by a thread of `threads` at the database's own speed.
+    """One page, read by a thread of `threads` at the database's own speed; `planned` gives what it is to hold.
 
     The thread never waits for the writer: a statement that a slow lake held up would run into its timeout.
     """
 
-    def __init__(self, threads: Executor, dsn: str | Secret, after_xid: int, max_rows: int) -> None:
+    def __init__(self, threads: Executor, dsn: str | Secret, planned: Callable[[], Planned], sessions: Sessions) -> None:
         self._opened: Future[Stream] = Future()
         self._changed = threading.Condition()
         self._batches: list[pa.RecordBatch] = []
-        self._read = threads.submit(self._fill, dsn, after_xid, max_rows)
+        self._read = threads.submit(self._fill, dsn, planned, sessions)
         self._read.add_done_callback(self._wake)
 
-    def _fill(self, dsn: str | Secret, after_xid: int, max_rows: int) -> None:
+    def _fill(self, dsn: str | Secret, planned: Callable[[], Planned], sessions: Sessions) -> None:
         try:
-            stream = stream_since(dsn, after_xid, max_rows)
+            stream = follow(dsn, planned(), sessions)
         except BaseException as error:
             self._opened.set_exception(error)
             raise

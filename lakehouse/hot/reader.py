@@ -20,7 +20,7 @@ from contract.request import Cursor, EventRequest, Order, severities_from
 from contract.settings import Secret
 from lakehouse.hot import connect
 from lakehouse.hot.arrow import STREAM_TIMEOUT, Sessions, fetch, stream
-from lakehouse.hot.transactions import last_in, next_window
+from lakehouse.hot.transactions import Window, last_in, next_window
 
 _TEXT: Final = frozenset({"event_id", "run_id", "parent_run_id", "emitter_id", "entities", "metrics", "attributes"})
 """Columns that PostgreSQL keeps in types of its own and the flat layout as text."""
@@ -28,7 +28,8 @@ _TEXT: Final = frozenset({"event_id", "run_id", "parent_run_id", "emitter_id", "
 _COLUMNS: Final = sql.SQL(", ").join(
     sql.SQL("{0}::text AS {0}" if column.name in _TEXT else "{0}").format(sql.Identifier(column.name)) for column in COLUMNS
 )
-_BOOKKEEPING: Final = sql.SQL(", ingest_xid::text::bigint AS ingest_xid, ingested_at")
+_TRANSACTION: Final = sql.SQL(", ingest_xid::text::bigint AS ingest_xid")
+_BOOKKEEPING: Final = _TRANSACTION + sql.SQL(", ingested_at")
 _TYPES: Final = {
     "string": pa.string(),
     "json": pa.string(),
@@ -39,9 +40,9 @@ _TYPES: Final = {
 
 SCHEMA: Final = pa.schema([pa.field(column.name, _TYPES[column.type], column.nullable) for column in COLUMNS])
 """The flat layout; timestamps are UTC without zone."""
-FULL_SCHEMA: Final = SCHEMA.append(pa.field("ingest_xid", pa.int64(), nullable=False)).append(
-    pa.field("ingested_at", pa.timestamp("us"), nullable=False)
-)
+FOLLOWED_SCHEMA: Final = SCHEMA.append(pa.field("ingest_xid", pa.int64(), nullable=False))
+"""What `follow` brings: the flat layout and the transaction that brought each row."""
+FULL_SCHEMA: Final = FOLLOWED_SCHEMA.append(pa.field("ingested_at", pa.timestamp("us"), nullable=False))
 _CUSTODY: Final[list[pa.Field[Any]]] = [
     pa.field("emitter_id", pa.string()),
     pa.field("hour", pa.timestamp("us")),
@@ -64,8 +65,16 @@ class Page:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """Which transactions the next reading brings; `last` is the last of them that has events, None when there are none."""
+
+    window: Window
+    last: int | None
+
+
+@dataclass(frozen=True)
 class Stream:
-    """One reading under way: `batches` are the rows of whole transactions in the order of their ids, in FULL_SCHEMA.
+    """One reading under way: `batches` are the rows of whole transactions in the order of their ids.
 
     `last_xid` is the last one's id, the place to go on from, known before any row is read; `rows` says whether there are any.
     """
@@ -76,28 +85,41 @@ class Stream:
     more: bool
 
 
-def stream_since(dsn: str | Secret, after_xid: int, max_rows: int) -> Stream:
-    """The events of the transactions after `after_xid`, about `max_rows` of them, as the server sends them.
+def plan(dsn: str | Secret, after_xid: int, max_rows: int) -> Planned:
+    """The transactions after `after_xid` that make about `max_rows` events.
 
-    Only transactions below every one still running are read, so none that commits later is ever passed over. A reading never
-    ends inside a transaction: it brings up to `max_rows` rows, or one transaction that has more.
-    Raises HotStoreError, and so do the batches.
+    Only transactions below every one still running are read, so none that commits later is ever passed over, and what is planned
+    can be read at any time. A reading never ends inside a transaction: it brings up to `max_rows` rows, or one transaction that
+    has more. Raises HotStoreError.
     """
     with connect.connect(dsn) as connection, connect.translated(dsn):
         window = next_window(connection, after_xid, max_rows)
-        last = last_in(connection, window)
-    if last is None:
-        return Stream(iter(()), rows=False, last_xid=after_xid, more=window.more)
-    statement = sql.SQL("SELECT {}{} FROM trackmate.events e WHERE {} ORDER BY e.ingest_xid").format(
-        _COLUMNS, _BOOKKEEPING, window.holds()
-    )
-    return Stream(stream(dsn, statement, FULL_SCHEMA), rows=True, last_xid=last, more=window.more)
+        return Planned(window, last_in(connection, window))
+
+
+def follow(dsn: str | Secret, planned: Planned, sessions: Sessions | None = None) -> Stream:
+    """The events of the planned transactions in FOLLOWED_SCHEMA, as the server sends them.
+
+    `sessions` keeps the connection for the next reading. The batches raise HotStoreError.
+    """
+    return _start(dsn, planned, _TRANSACTION, FOLLOWED_SCHEMA, sessions)
 
 
 def read_since(dsn: str | Secret, after_xid: int, max_rows: int) -> Page:
-    """What `stream_since` brings, as a table. Raises HotStoreError."""
-    reading = stream_since(dsn, after_xid, max_rows)
+    """What `plan` and `follow` bring in one go, as a table in FULL_SCHEMA. Raises HotStoreError."""
+    reading = _start(dsn, plan(dsn, after_xid, max_rows), _BOOKKEEPING, FULL_SCHEMA, None)
     return Page(pa.Table.from_batches(reading.batches, FULL_SCHEMA), reading.last_xid, reading.more)
+
+
+def _start(dsn: str | Secret, planned: Planned, besides: sql.Composable, schema: pa.Schema, sessions: Sessions | None) -> Stream:
+    window = planned.window
+    if planned.last is None:
+        return Stream(iter(()), rows=False, last_xid=window.after, more=window.more)
+    statement = sql.SQL("SELECT {}{} FROM trackmate.events e WHERE {} ORDER BY e.ingest_xid").format(
+        _COLUMNS, besides, window.holds()
+    )
+    batches = stream(dsn, statement, schema, sessions=sessions)
+    return Stream(batches, rows=True, last_xid=planned.last, more=window.more)
 
 
 def system_identifier(dsn: str | Secret) -> str:

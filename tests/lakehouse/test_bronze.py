@@ -153,7 +153,7 @@ def test_a_page_that_breaks_off_is_committed_in_part_or_its_reason_is_lost(tmp_p
     dsn = embedded_postgres.fresh_store()
     lake = local_lake(tmp_path)
     store(dsn, events(20))
-    whole = reader.stream_since
+    whole = reader.follow
 
     def broken(*arguments: Any) -> reader.Stream:
         stream = whole(*arguments)
@@ -166,7 +166,7 @@ def test_a_page_that_breaks_off_is_committed_in_part_or_its_reason_is_lost(tmp_p
 
         return replace(stream, batches=batches())
 
-    monkeypatch.setattr(ahead, "stream_since", broken)
+    monkeypatch.setattr(ahead, "follow", broken)
     with pytest.raises(HotStoreTimeout, match="the hot store did not answer"):
         bronze.append_hot(lake, dsn)
     assert count(lake, "bronze.events") == 0

@@ -88,14 +88,14 @@ async def test_a_connection_that_breaks_in_the_middle_stores_half_a_batch(
 
 
 async def test_a_server_that_goes_deaf_holds_the_writer_for_ever(behind_proxy: HotConfig, proxy: Proxy, dsn: str) -> None:
-    async with await HotWriter.open(behind_proxy, clock=lambda: NOW) as writer:
+    async with await HotWriter.open(replace(behind_proxy, statement_timeout=timedelta(seconds=5)), clock=lambda: NOW) as writer:
         batch = many(100)
         await writer.write(batch[:50])
         proxy.deaf()
         started = time.monotonic()
-        with pytest.raises(HotStoreTimeout, match="within 1 s"):
+        with pytest.raises(HotStoreTimeout, match="within 5 s"):
             await writer.write(batch)
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 60
         proxy.hang_up()
         proxy.hear()
         result = await writer.write(batch)
