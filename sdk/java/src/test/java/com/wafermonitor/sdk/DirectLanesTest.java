@@ -255,4 +255,38 @@ class DirectLanesTest {
             }
         }
     }
+
+    @ParameterizedTest
+    @ValueSource(strings = {"spool", "block"})
+    void manyThreadsAndBackendsThatFailNowAndThenLoseAnEvent(String onFull) throws Exception {
+        Set<String> ids = new java.util.concurrent.ConcurrentSkipListSet<>();
+        int maxEvents = onFull.equals("block") ? 300 : 4001; // no thread waits for longer than a second for a disk that is slow
+        Map<String, ?> queue = Map.of("max_events", maxEvents, "batch_size", 20, "on_full", onFull);
+        Stats stats;
+        try (Emitter emitter = start(
+                queue, true, recorder("third", 1, Map.of("flaky", 3)), recorder("tenth", 2, Map.of("flaky", 10)), files("always"))) {
+            List<Thread> threads = new ArrayList<>();
+            for (int i = 0; i < 8; i++) {
+                threads.add(new Thread(() -> ids.addAll(emit(emitter, 500))));
+            }
+            threads.forEach(Thread::start);
+            for (Thread thread : threads) {
+                thread.join();
+            }
+            assertTrue(emitter.flush(Duration.ofSeconds(60)).flushed());
+            stats = emitter.stats();
+        }
+        assertEquals(4000, ids.size());
+        assertEquals(0, stats.dropped(), stats.toString());
+        assertEquals(4000, stats.sent() + stats.spooled());
+        stats.backends().forEach((name, counts) -> assertEquals(4000, counts.sent() + counts.spooled(), name));
+        for (String name : List.of("third", "tenth")) {
+            Set<Object> there = new TreeSet<>(spooled(name));
+            Recorder.Provider.made.get(name).events.forEach(event -> there.add(event.get("event_id")));
+            assertEquals(ids, there, name);
+        }
+        Set<String> written = new TreeSet<>(spooled("filesystem"));
+        written.addAll(idsIn(temp.resolve("out")));
+        assertEquals(ids, written);
+    }
 }

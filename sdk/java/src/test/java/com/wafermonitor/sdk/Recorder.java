@@ -13,16 +13,19 @@ import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.CountDownLatch;
 
 /**
- * A backend such as a site would ship: keeps events in memory, after failing as often as it is told. One that hangs does not come back
+ * A backend such as a site would ship: keeps events in memory, after failing as often as it is told, or at every so-manieth call. One that hangs does not come back
  * from a call before it is released, whatever timeout it is given and whoever interrupts it.
  */
 public final class Recorder implements Backend {
     final List<Map<?, ?>> events = new CopyOnWriteArrayList<>();
     final CountDownLatch released;
+    private final int flaky;
     private int failures;
+    private int calls;
 
-    private Recorder(int failures, boolean hangs) {
+    private Recorder(int failures, int flaky, boolean hangs) {
         this.failures = failures;
+        this.flaky = flaky;
         this.released = new CountDownLatch(hangs ? 1 : 0);
     }
 
@@ -40,7 +43,7 @@ public final class Recorder implements Backend {
 
         @Override
         public Backend create(BackendSettings settings) {
-            Recorder recorder = new Recorder((int) settings.positive("fails", 0), settings.flag("hangs", false));
+            Recorder recorder = new Recorder((int) settings.positive("fails", 0), (int) settings.positive("flaky", Integer.MAX_VALUE), settings.flag("hangs", false));
             made.put(settings.text("name"), recorder);
             return recorder;
         }
@@ -48,7 +51,7 @@ public final class Recorder implements Backend {
 
     @Override
     public Answer deliver(Batch batch, Duration timeout) {
-        if (failures-- > 0) {
+        if (failures-- > 0 || ++calls % flaky == 0) {
             throw new IllegalStateException("a mistake of the site's own");
         }
         try {
