@@ -81,7 +81,7 @@ static void quiet(mon_severity severity, const char *line, void *data) {
 
 int main(int argc, char **argv) {
     const struct unit_test *groups[] = {unit_text_tests,  unit_event_tests, unit_config_tests,
-                                        unit_queue_tests, unit_spool_tests, unit_answers_tests, unit_client_tests};
+                                        unit_queue_tests, unit_spool_tests, unit_answers_tests, unit_shipment_tests, unit_client_tests};
     size_t run = 0;
     mon_set_logger(quiet, NULL);
     for (size_t group = 0; group < sizeof groups / sizeof *groups; group++) {

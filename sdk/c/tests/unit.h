@@ -30,5 +30,6 @@ extern const struct unit_test unit_queue_tests[];
 extern const struct unit_test unit_spool_tests[];
 extern const struct unit_test unit_answers_tests[];
 extern const struct unit_test unit_client_tests[];
+extern const struct unit_test unit_shipment_tests[];
 
 #endif

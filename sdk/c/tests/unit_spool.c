@@ -5,9 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "files.h"
 #include "ids.h"
 #include "spool.h"
 #include "unit.h"
@@ -146,7 +148,23 @@ static void a_folder_that_can_not_be_made_goes_unnoticed(void) {
     mon_spool_free(spool);
 }
 
+static void a_file_is_there_before_it_is_whole(void) {
+    const char *folder = unit_folder();
+    char inner[128], path[192], temporary[192], text[16];
+    snprintf(inner, sizeof inner, "%s/a//b/c/", folder);
+    CHECK(mon_make_folder("", true) != 0 && mon_make_folder(inner, true) == 0 && mon_make_folder(inner, false) == 0);
+    snprintf(path, sizeof path, "%sfile", inner);
+    snprintf(temporary, sizeof temporary, "%sfile.tmp", inner);
+    FILE *torn = fopen(temporary, "w");
+    CHECK(torn != NULL && fputs("left by one that died", torn) >= 0 && fclose(torn) == 0);
+    CHECK(mon_put_file(path, temporary, "whole", 5) == 0 && mon_put_file(path, temporary, "again", 5) == 0);
+    CHECK(unit_files(inner, "", text, sizeof text) == 1);
+    CHECK_TEXT(text, "again");
+    CHECK(mkdir(temporary, 0777) == 0 && mon_put_file(path, temporary, "never", 5) != 0);
+}
+
 const struct unit_test unit_spool_tests[] = {
+    TEST(a_file_is_there_before_it_is_whole),
     TEST(a_name_is_misread),
     TEST(what_a_living_process_wrote_is_taken),
     TEST(the_claim_of_a_dead_process_stays_for_ever),
