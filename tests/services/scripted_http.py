@@ -108,6 +108,11 @@ class ScriptedHttp:
                 with owner._lock:
                     owner.connections.append(self.connection)
 
+            def finish(self) -> None:
+                super().finish()
+                if owner._context is not None:
+                    self.connection.close()  # the server itself knows only the socket underneath
+
             def answer(self) -> None:
                 owner._answer(self)
 

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import pytest
 
 import contract
 from contract import codec
-from sinks.base import Sink, SinkBatch, SinkError
+from sinks.base import DeliveryReport, Sink, SinkBatch, SinkError
+from tests.services.toxiproxy import Link
 
 SPOOL_ID = "22222222-3333-4444-8555-666666666666"
+AnySink = TypeVar("AnySink", bound=Sink)
 VECTORS = Path(contract.__file__).parent / "vectors" / "valid.jsonl"
 
 
@@ -56,6 +59,36 @@ class Target(Protocol):
         """Accept connections and answer nothing."""
 
 
+class LinkedTarget:
+    """The part of a target that all real systems behind a Toxiproxy link share: it is cut to be down, and stalls to hang."""
+
+    refuses_events = True
+    has_credential = True
+    has_server = True
+    stalls: ClassVar[Sequence[str]] = ("downstream",)
+    """Which way nothing passes any more when it hangs."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+
+    def as_stored(self, item: dict[str, Any]) -> dict[str, Any]:
+        """It keeps the event's own text."""
+        return item
+
+    def stop(self) -> None:
+        """Be down."""
+        self.link.cut()
+
+    def start(self) -> None:
+        """Be up again, with what was there."""
+        self.link.heal()
+
+    def hang(self) -> None:
+        """Accept connections and answer nothing."""
+        for stream in self.stalls:
+            self.link.poison("timeout", stream=stream, timeout=0)
+
+
 def golden_events() -> list[dict[str, Any]]:
     """The contract's valid vectors, each with an id of its own."""
     vectors = [json.loads(line)["event"] for line in VECTORS.read_bytes().splitlines()]
@@ -73,6 +106,22 @@ def batch_of(items: Sequence[dict[str, Any]], first_seq: int = 1) -> SinkBatch:
     lines = b"".join(json.dumps(item, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for item in items)
     assert not codec.decode_batch(lines, "application/x-ndjson").rejected
     return SinkBatch.from_ndjson(lines, first_seq=first_seq, spool_id=SPOOL_ID)
+
+
+@asynccontextmanager
+async def opened(sink: AnySink) -> AsyncIterator[AnySink]:
+    """The sink, open until the end of the block."""
+    await sink.open()
+    try:
+        yield sink
+    finally:
+        await sink.close()
+
+
+async def deliver(sink: Sink, items: Sequence[dict[str, Any]] | SinkBatch) -> DeliveryReport:
+    """Open, deliver once, close."""
+    async with opened(sink):
+        return await sink.deliver(items if isinstance(items, SinkBatch) else batch_of(items))
 
 
 def by_id(items: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -27,7 +27,7 @@ from tests.services.scripted_http import Asked, Garbage, Hang, Reply, Reset, Scr
 from tests.services.toxiproxy import Link, Toxiproxy
 from tests.sidecar.harness import event
 from tests.sinks import suite
-from tests.sinks.suite import SPOOL_ID, SinkSuite, batch_of
+from tests.sinks.suite import SPOOL_ID, LinkedTarget, SinkSuite, batch_of, deliver
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 RECENTLY = NOW - timedelta(hours=3)
@@ -85,15 +85,12 @@ class Watch:
         self.metrics.close()
 
 
-class LogsTarget:
-    refuses_events = True
-    has_credential = True
-    has_server = True
+class LogsTarget(LinkedTarget):
     deduplicates = False
 
     def __init__(self, watch: Watch, link: Link, *halves: str) -> None:
+        super().__init__(link)
         self.watch = watch
-        self.link = link
         self.halves = halves
 
     def sink(self, *, credential: str | None = None) -> CloudwatchSink:
@@ -111,18 +108,6 @@ class LogsTarget:
 
     def refuse(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return [{**item, "timestamp": LONG_AGO} for item in items]
-
-    def as_stored(self, item: dict[str, Any]) -> dict[str, Any]:
-        return item
-
-    def stop(self) -> None:
-        self.link.cut()
-
-    def start(self) -> None:
-        self.link.heal()
-
-    def hang(self) -> None:
-        self.link.poison("timeout", timeout=0)
 
 
 @pytest.fixture
@@ -150,14 +135,6 @@ def metric(metrics: dict[str, float] | None = None, *, age: timedelta = timedelt
 
 def log(*, age: timedelta = timedelta(0), **fields: Any) -> dict[str, Any]:
     return event(timestamp=(RECENTLY - age).isoformat().replace("+00:00", "Z"), **fields)
-
-
-async def deliver(sink: CloudwatchSink, items: Sequence[dict[str, Any]]) -> Any:
-    await sink.open()
-    try:
-        return await sink.deliver(batch_of(items))
-    finally:
-        await sink.close()
 
 
 async def test_metric_is_not_found_by_its_dimensions(watch: Watch) -> None:

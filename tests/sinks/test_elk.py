@@ -10,7 +10,7 @@ import pytest
 from contract.errors import ConfigError
 from contract.settings import Secret
 from sinks import registry
-from sinks.base import SinkBatch, Unavailable
+from sinks.base import Unavailable
 from sinks.elk import ElkConfig, ElkSink
 from sinks.elk_index import TEMPLATE_VERSION, IndexName
 from tests.services.base import free_port
@@ -18,7 +18,7 @@ from tests.services.elasticsearch import Elasticsearch
 from tests.services.toxiproxy import Link, Toxiproxy
 from tests.sidecar.harness import event
 from tests.sinks.documented import documented_backend
-from tests.sinks.suite import SinkSuite, batch_of
+from tests.sinks.suite import LinkedTarget, SinkSuite, batch_of, deliver
 
 LONG_KEY = "k" * 33_000
 """A key of `attributes` that is longer than any term of an index may be."""
@@ -30,26 +30,14 @@ def new_sink(server: Elasticsearch, index: str, *, port: int | None = None, **se
     return ElkSink("elk", ElkConfig(**{"url": url, "index": index, **credential, **settings}))
 
 
-async def deliver(sink: ElkSink, batch: SinkBatch) -> Any:
-    await sink.open()
-    try:
-        return await sink.deliver(batch)
-    finally:
-        await sink.close()
-
-
 def sources(server: Elasticsearch, pattern: str) -> list[dict[str, Any]]:
     return [hit["_source"] for hit in server.documents(pattern)]
 
 
-class ClusterTarget:
-    refuses_events = True
-    has_credential = True
-    has_server = True
-
+class ClusterTarget(LinkedTarget):
     def __init__(self, server: Elasticsearch, link: Link, pattern: str) -> None:
+        super().__init__(link)
         self.server = server
-        self.link = link
         self.prefix = server.fresh_index()
         self.pattern = self.prefix + pattern
 
@@ -66,15 +54,6 @@ class ClusterTarget:
     def as_stored(self, item: dict[str, Any]) -> dict[str, Any]:
         """A small t or z, which Elasticsearch does not read, becomes a large one; all else stays."""
         return {**item, "timestamp": item["timestamp"].upper()}
-
-    def stop(self) -> None:
-        self.link.cut()
-
-    def start(self) -> None:
-        self.link.heal()
-
-    def hang(self) -> None:
-        self.link.poison("timeout", timeout=0)
 
 
 class TestElk(SinkSuite):

@@ -17,7 +17,7 @@ from tests.services.certificates import TestAuthority
 from tests.services.scripted_http import Asked, Garbage, Reply, Reset, ScriptedHttp, Step, json_reply
 from tests.sidecar.harness import event
 from tests.sidecar.memory_log import MemoryLog, backend_settings, new_delivery, until
-from tests.sinks.suite import batch_of
+from tests.sinks.suite import batch_of, deliver
 
 PRODUCT = {"X-Elastic-Product": "Elasticsearch"}
 REJECTED = {"status": 429, "error": {"type": "es_rejected_execution_exception", "reason": "queue is full"}}
@@ -54,14 +54,6 @@ def server() -> Iterator[ScriptedHttp]:
 
 def new_sink(server: ScriptedHttp, **settings: Any) -> ElkSink:
     return ElkSink("elk", ElkConfig(**{"url": server.url, "index": "monitoring", "manage_template": False, **settings}))
-
-
-async def deliver(sink: ElkSink, items: list[dict[str, Any]]) -> Any:
-    await sink.open()
-    try:
-        return await sink.deliver(batch_of(items))
-    finally:
-        await sink.close()
 
 
 async def test_results_are_given_to_the_wrong_events(server: ScriptedHttp) -> None:

@@ -7,7 +7,7 @@ import json
 import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from sinks.tls import Tls
 from tests.services.kafka import USERS, KafkaService
 from tests.services.toxiproxy import Link, Toxiproxy
 from tests.sidecar.harness import event, events
+from tests.sinks import suite
 from tests.sinks.documented import documented_backend
-from tests.sinks.suite import SinkSuite, batch_of
+from tests.sinks.suite import LinkedTarget, SinkSuite, batch_of
 
 SMALL_TOPIC_BYTES = 20_000
 
@@ -55,15 +56,13 @@ def stored(found: Sequence[Message]) -> list[dict[str, Any]]:
     return [json.loads(message.value() or b"") for message in found]
 
 
-class KafkaTarget:
-    refuses_events = True
-    has_credential = True
-    has_server = True
+class KafkaTarget(LinkedTarget):
+    stalls = ("downstream", "upstream")
     deduplicates = False
 
     def __init__(self, kafka: KafkaService, link: Link) -> None:
+        super().__init__(link)
         self.kafka = kafka
-        self.link = link
         self.topic = kafka.fresh_topic(partitions=3)
 
     def sink(self, *, credential: str | None = None) -> KafkaSink:
@@ -80,19 +79,6 @@ class KafkaTarget:
     def refuse(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         self.topic = self.kafka.fresh_topic(max_message_bytes=str(SMALL_TOPIC_BYTES))
         return [{**item, "attributes": {"blob": noise(2 * SMALL_TOPIC_BYTES)}} for item in items]
-
-    def as_stored(self, item: dict[str, Any]) -> dict[str, Any]:
-        return item
-
-    def stop(self) -> None:
-        self.link.cut()
-
-    def start(self) -> None:
-        self.link.heal()
-
-    def hang(self) -> None:
-        self.link.poison("timeout", timeout=0)
-        self.link.poison("timeout", stream="upstream", timeout=0)
 
 
 def noise(count: int) -> str:
@@ -113,15 +99,9 @@ class TestKafka(SinkSuite):
         proxied.heal()
 
 
-@asynccontextmanager
-async def opened(kafka: KafkaService, topic: str, listener: str = "plain", **settings: Any):
+def opened(kafka: KafkaService, topic: str, listener: str = "plain", **settings: Any) -> AbstractAsyncContextManager[KafkaSink]:
     settings = {"bootstrap_servers": kafka.at(listener), "topic": topic, "message_timeout": 10, **settings}
-    sink = KafkaSink("kafka", KafkaConfig(**settings))
-    await sink.open()
-    try:
-        yield sink
-    finally:
-        await sink.close()
+    return suite.opened(KafkaSink("kafka", KafkaConfig(**settings)))
 
 
 async def test_event_comes_without_its_key_or_headers(kafka: KafkaService) -> None:

@@ -14,7 +14,7 @@ import pytest
 from contract.errors import ConfigError
 from contract.settings import Secret
 from sinks import registry
-from sinks.base import DeliveryReport, SinkBatch, Throttled, Unavailable
+from sinks.base import SinkBatch, Throttled, Unavailable
 from sinks.loki import MAX_LINE_BYTES, LokiConfig, LokiSink
 from sinks.loki_entries import nanoseconds
 from sinks.tls import Tls
@@ -25,7 +25,7 @@ from tests.services.scripted_http import Garbage, Reply, Reset, ScriptedHttp, St
 from tests.services.toxiproxy import Link, Toxiproxy
 from tests.sidecar.harness import event
 from tests.sinks.documented import documented_backend
-from tests.sinks.suite import SPOOL_ID, SinkSuite, batch_of, golden_events
+from tests.sinks.suite import SPOOL_ID, LinkedTarget, SinkSuite, batch_of, deliver, golden_events
 
 DAY = 86_400 * 10**9
 MOMENTS = sorted({nanoseconds(item["timestamp"]) for item in golden_events()})
@@ -40,14 +40,10 @@ def windows() -> list[tuple[int, int]]:
     return found
 
 
-class LokiTarget:
-    refuses_events = True
-    has_credential = True
-    has_server = True
-
+class LokiTarget(LinkedTarget):
     def __init__(self, server: Loki | LokiDouble, link: Link) -> None:
+        super().__init__(link)
         self.server = server
-        self.link = link
         self.tenant = server.tenant()
         self.line_bytes = 256 * 1024
 
@@ -64,18 +60,6 @@ class LokiTarget:
     def refuse(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         self.line_bytes = 1024
         return [{**item, "message": "m" * 1024} for item in items]
-
-    def as_stored(self, item: dict[str, Any]) -> dict[str, Any]:
-        return item
-
-    def stop(self) -> None:
-        self.link.cut()
-
-    def start(self) -> None:
-        self.link.heal()
-
-    def hang(self) -> None:
-        self.link.poison("timeout", timeout=0)
 
 
 @pytest.fixture(scope="module")
@@ -106,14 +90,6 @@ def server(request: pytest.FixtureRequest) -> Loki | LokiDouble:
 
 def new_sink(server: Loki | LokiDouble | ScriptedHttp, tenant: str = "t", **settings: Any) -> LokiSink:
     return LokiSink("loki", LokiConfig(**{"url": server.url, "tenant": tenant, **settings}))
-
-
-async def deliver(sink: LokiSink, items: Sequence[dict[str, Any]]) -> DeliveryReport:
-    await sink.open()
-    try:
-        return await sink.deliver(batch_of(items))
-    finally:
-        await sink.close()
 
 
 def at(seconds: float, **fields: Any) -> dict[str, Any]:

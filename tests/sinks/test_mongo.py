@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ from tests.services.certificates import TestAuthority
 from tests.services.mongo import MongoService
 from tests.services.toxiproxy import Link, Toxiproxy
 from tests.sidecar.harness import event, events
+from tests.sinks import suite
 from tests.sinks.documented import documented_backend
 from tests.sinks.mongo_double import Answer, failed, mongo_double
-from tests.sinks.suite import SinkSuite, batch_of
+from tests.sinks.suite import LinkedTarget, SinkSuite, batch_of
 
 
 async def documents(url: str, database: str) -> list[dict[str, Any]]:
@@ -49,14 +50,12 @@ def plain(value: Any) -> Any:
 OTHER_ID = "not an event"
 
 
-class MongoTarget:
-    refuses_events = True
-    has_credential = True
-    has_server = True
+class MongoTarget(LinkedTarget):
+    stalls = ("downstream", "upstream")
 
     def __init__(self, mongo: MongoService, link: Link) -> None:
+        super().__init__(link)
         self.mongo = mongo
-        self.link = link
         self.database = mongo.fresh_database()
 
     def sink(self, *, credential: str | None = None) -> MongoSink:
@@ -87,16 +86,6 @@ class MongoTarget:
         moment = msgspec.convert(item["timestamp"], datetime).astimezone(UTC)
         return {**item, "timestamp": moment.isoformat(timespec="microseconds").replace("+00:00", "Z")}
 
-    def stop(self) -> None:
-        self.link.cut()
-
-    def start(self) -> None:
-        self.link.heal()
-
-    def hang(self) -> None:
-        self.link.poison("timeout", timeout=0)
-        self.link.poison("timeout", stream="upstream", timeout=0)
-
 
 @pytest.fixture(scope="module")
 def proxied(mongo: MongoService, toxiproxy: Toxiproxy) -> Link:
@@ -110,14 +99,8 @@ class TestMongo(SinkSuite):
         proxied.heal()
 
 
-@asynccontextmanager
-async def opened(url: str, **settings: Any) -> AsyncIterator[MongoSink]:
-    sink = MongoSink("mongo", MongoConfig(url=Secret(url), **{"connect_timeout": 15, **settings}))
-    await sink.open()
-    try:
-        yield sink
-    finally:
-        await sink.close()
+def opened(url: str, **settings: Any) -> AbstractAsyncContextManager[MongoSink]:
+    return suite.opened(MongoSink("mongo", MongoConfig(url=Secret(url), **{"connect_timeout": 15, **settings})))
 
 
 async def stored(mongo: MongoService, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

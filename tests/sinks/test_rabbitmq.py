@@ -6,7 +6,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from tests.services.certificates import TestAuthority
 from tests.services.rabbitmq import MAX_MESSAGE_BYTES, RabbitMq
 from tests.services.toxiproxy import Link, Toxiproxy
 from tests.sidecar.harness import event, events
+from tests.sinks import suite
 from tests.sinks.documented import documented_backend
-from tests.sinks.suite import SinkSuite, batch_of
+from tests.sinks.suite import LinkedTarget, SinkSuite, batch_of
 
 
 async def messages(rabbitmq: RabbitMq, queue: str) -> list[aio_pika.abc.AbstractIncomingMessage]:
@@ -45,15 +46,13 @@ def stored(found: Sequence[aio_pika.abc.AbstractIncomingMessage]) -> list[dict[s
     return [json.loads(message.body) for message in found]
 
 
-class RabbitTarget:
-    refuses_events = True
-    has_credential = True
-    has_server = True
+class RabbitTarget(LinkedTarget):
+    stalls = ("downstream", "upstream")
     deduplicates = False
 
     def __init__(self, rabbitmq: RabbitMq, link: Link) -> None:
+        super().__init__(link)
         self.rabbitmq = rabbitmq
-        self.link = link
         self.name = rabbitmq.fresh_name()
 
     def sink(self, *, credential: str | None = None) -> RabbitmqSink:
@@ -72,19 +71,6 @@ class RabbitTarget:
     def refuse(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return [{**item, "attributes": {"blob": "x" * MAX_MESSAGE_BYTES}} for item in items]
 
-    def as_stored(self, item: dict[str, Any]) -> dict[str, Any]:
-        return item
-
-    def stop(self) -> None:
-        self.link.cut()
-
-    def start(self) -> None:
-        self.link.heal()
-
-    def hang(self) -> None:
-        self.link.poison("timeout", timeout=0)
-        self.link.poison("timeout", stream="upstream", timeout=0)
-
 
 @pytest.fixture(scope="module")
 def proxied(rabbitmq: RabbitMq, toxiproxy: Toxiproxy) -> Link:
@@ -98,15 +84,9 @@ class TestRabbitmq(SinkSuite):
         proxied.heal()
 
 
-@asynccontextmanager
-async def opened(rabbitmq: RabbitMq, name: str, **settings: Any) -> AsyncIterator[RabbitmqSink]:
+def opened(rabbitmq: RabbitMq, name: str, **settings: Any) -> AbstractAsyncContextManager[RabbitmqSink]:
     settings = {"url": rabbitmq.url(), "exchange": name, "queue_type": "classic", "connect_timeout": 15, **settings}
-    sink = RabbitmqSink("rabbitmq", RabbitmqConfig(**{**settings, "url": Secret(settings["url"])}))
-    await sink.open()
-    try:
-        yield sink
-    finally:
-        await sink.close()
+    return suite.opened(RabbitmqSink("rabbitmq", RabbitmqConfig(**{**settings, "url": Secret(settings["url"])})))
 
 
 @asynccontextmanager

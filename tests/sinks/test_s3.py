@@ -32,7 +32,7 @@ from tests.services.scripted_http import Asked, Garbage, Reply, Reset, ScriptedH
 from tests.services.toxiproxy import Link, Toxiproxy
 from tests.services.versitygw import VersityGw
 from tests.sidecar.harness import event, ndjson
-from tests.sinks.suite import SPOOL_ID, SinkSuite, batch_of, golden_events
+from tests.sinks.suite import SPOOL_ID, LinkedTarget, SinkSuite, batch_of, golden_events
 
 SECONDS = 30.0
 
@@ -82,14 +82,12 @@ class Store:
         return [json.loads(line) for line in body.splitlines()]
 
 
-class StoreTarget:
+class StoreTarget(LinkedTarget):
     refuses_events = False
-    has_credential = True
-    has_server = True
 
     def __init__(self, store: Store, link: Link, form: str) -> None:
+        super().__init__(link)
         self.store = store
-        self.link = link
         self.form = form
 
     def sink(self, *, credential: str | None = None) -> S3Sink:
@@ -107,15 +105,6 @@ class StoreTarget:
             return item
         (decoded,) = codec.decode_batch(json.dumps([item]).encode(), "application/json").events
         return unflatten(dict(zip(NAMES, flatten(decoded), strict=True)))
-
-    def stop(self) -> None:
-        self.link.cut()
-
-    def start(self) -> None:
-        self.link.heal()
-
-    def hang(self) -> None:
-        self.link.poison("timeout", timeout=0)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from tests.services.postgres import Postgres15
 from tests.services.toxiproxy import Link, Toxiproxy
 from tests.sidecar.harness import event, events
 from tests.sinks.documented import documented_backend
-from tests.sinks.suite import SinkSuite, batch_of
+from tests.sinks.suite import LinkedTarget, SinkSuite, batch_of
 
 
 class OnPostgres:
@@ -96,14 +96,12 @@ def rows_of(database: Database, table: str = "events") -> list[dict[str, Any]]:
     return [unflatten(row) for row in rows]
 
 
-class SqlTarget:
-    refuses_events = True
-    has_credential = True
-    has_server = True
+class SqlTarget(LinkedTarget):
+    stalls = ("downstream", "upstream")
 
     def __init__(self, database: Database, link: Link) -> None:
+        super().__init__(link)
         self.database = database
-        self.link = link
 
     def sink(self, *, credential: str | None = None) -> SqlSink:
         url = self.database.through(self.link.port).replace(PASSWORD, credential or PASSWORD)
@@ -123,16 +121,6 @@ class SqlTarget:
     def as_stored(self, item: dict[str, Any]) -> dict[str, Any]:
         (decoded,) = codec.decode_batch(json.dumps(item).encode(), "application/json").events
         return numbers(unflatten(dict(zip(NAMES, flatten(decoded), strict=True))))
-
-    def stop(self) -> None:
-        self.link.cut()
-
-    def start(self) -> None:
-        self.link.heal()
-
-    def hang(self) -> None:
-        self.link.poison("timeout", timeout=0)
-        self.link.poison("timeout", stream="upstream", timeout=0)
 
 
 def numbers(item: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from tests.services.moto import ACCOUNT, REGION, Moto
 from tests.services.scripted_http import Asked, Garbage, Reply, Reset, ScriptedHttp, Step, json_reply
 from tests.services.toxiproxy import Link, Toxiproxy
 from tests.sidecar.harness import event
-from tests.sinks.suite import SPOOL_ID, SinkSuite, batch_of
+from tests.sinks.suite import SPOOL_ID, LinkedTarget, SinkSuite, batch_of, deliver
 
 MOST_BYTES_OF_REFUSAL = 200_000
 
@@ -70,14 +70,10 @@ class FewSqsSink(SqsSink):
     limits = SinkLimits(200, SqsSink.limits.max_bytes)
 
 
-class QueueTarget:
-    refuses_events = True
-    has_credential = True
-    has_server = True
-
+class QueueTarget(LinkedTarget):
     def __init__(self, queue: Queue, link: Link, *, deduplicates: bool) -> None:
+        super().__init__(link)
         self.queue = queue
-        self.link = link
         self.deduplicates = deduplicates
 
     def sink(self, *, credential: str | None = None) -> SqsSink:
@@ -91,18 +87,6 @@ class QueueTarget:
     def refuse(self, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         self.queue.limit(MOST_BYTES_OF_REFUSAL)
         return [{**item, "attributes": {"padding": "x" * MOST_BYTES_OF_REFUSAL}} for item in items]
-
-    def as_stored(self, item: dict[str, Any]) -> dict[str, Any]:
-        return item
-
-    def stop(self) -> None:
-        self.link.cut()
-
-    def start(self) -> None:
-        self.link.heal()
-
-    def hang(self) -> None:
-        self.link.poison("timeout", timeout=0)
 
 
 @pytest.fixture
@@ -141,14 +125,6 @@ def of_size(size: int, **fields: Any) -> dict[str, Any]:
 
 def line_of(item: dict[str, Any]) -> bytes:
     return json.dumps(item, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-async def deliver(sink: SqsSink, items: Sequence[dict[str, Any]]) -> Any:
-    await sink.open()
-    try:
-        return await sink.deliver(batch_of(items))
-    finally:
-        await sink.close()
 
 
 async def test_consumer_must_read_the_body_to_know_the_event(queue: Queue) -> None:

@@ -21,7 +21,7 @@ from tests.services.base import wait_until
 from tests.services.toxiproxy import Link
 from tests.services.zabbix import Zabbix
 from tests.sidecar.harness import event
-from tests.sinks.suite import batch_of
+from tests.sinks.suite import LinkedTarget, batch_of
 
 LONGEST_HISTORY = 9125
 STATES = {"ok": "2", "failed": "3", "aborted": "4"}
@@ -91,16 +91,12 @@ class Recorder(ZabbixSink):
         return report
 
 
-class ZabbixTarget:
+class ZabbixTarget(LinkedTarget):
     """A host of its own on the shared server, behind a proxy that can be cut."""
 
-    refuses_events = True
-    has_credential = True
-    has_server = True
-
     def __init__(self, server: Zabbix, link: Link) -> None:
+        super().__init__(link)
         self.server = server
-        self.link = link
         self.host = server.fresh_name()
         self.seen: dict[str, dict[str, Any]] = {}
 
@@ -143,15 +139,6 @@ class ZabbixTarget:
 
     def as_stored(self, item: dict[str, Any]) -> dict[str, Any]:
         return {"event_id": item["event_id"], "values": as_values(item)}
-
-    def stop(self) -> None:
-        self.link.cut()
-
-    def start(self) -> None:
-        self.link.heal()
-
-    def hang(self) -> None:
-        self.link.poison("timeout", timeout=0)
 
 
 TEMPLATE = Path(__file__).parents[2] / "deploy" / "zabbix" / "trackmate_template.yaml"
