@@ -72,6 +72,10 @@ def numbers(folder: Path) -> list[int]:
             return sorted(json.loads(line)["emitter"]["seq"] for line in lines)
 
 
+def wait_for_numbers(folder: Path, last: int) -> None:
+    wait_until(lambda: numbers(folder) == list(range(1, last + 1)), seconds=60, what=f"events 1 to {last} in {folder.name}")
+
+
 def asked_numbers(server: ScriptedHttp) -> set[int]:
     return {event["emitter"]["seq"] for asked in list(server.asked) for event in asked.lines}
 
@@ -88,12 +92,11 @@ def test_a_hung_backend_keeps_the_others_waiting(order: str, harness: Harness, h
     assert speaker.do("initialize", config=direct(backends, tmp_path))["ok"]
     repeat(speaker, 10)
     # The call that hangs does so for ten minutes: what arrives before the deadline of this test did not wait for it.
-    wait_until(lambda: numbers(tmp_path / "out") == list(range(1, 11)), seconds=60, what="the events in the file")
+    wait_for_numbers(tmp_path / "out", 10)
     wait_until(lambda: len(hung.taken) > 0, seconds=60, what="the call that hangs")
     for round_ in range(2, 12):
         repeat(speaker, 10)
-        expected = list(range(1, 10 * round_ + 1))
-        wait_until(lambda count=expected: numbers(tmp_path / "out") == count, seconds=60, what="the next events in the file")
+        wait_for_numbers(tmp_path / "out", 10 * round_)
     answer = speaker.do("flush", timeout=0.2)
     assert not answer["flushed"]
     assert answer["backends"]["filesystem"]["delivered"] == 110
@@ -215,8 +218,7 @@ def test_without_a_spool_a_fallback_gets_nothing_while_the_primary_is_down(harne
         assert speaker.do("initialize", config=config)["ok"]
         for round_ in range(1, 6):
             repeat(speaker, 10)
-            expected = list(range(1, 10 * round_ + 1))
-            wait_until(lambda count=expected: numbers(tmp_path / "out") == count, seconds=60, what="the events at the fallback")
+            wait_for_numbers(tmp_path / "out", 10 * round_)
         bad.script = Reply(200)
         assert speaker.do("flush", timeout=60)["flushed"]
         stats = speaker.do("stats")["stats"]
@@ -264,6 +266,6 @@ def test_hung_answers_are_waited_for_one_after_the_other(harness: Harness, tmp_p
         backends = [hook(one.url, name="one", timeout=600), hook(two.url, name="two", timeout=600)]
         assert speaker.do("initialize", config=direct(backends, tmp_path))["ok"]
         repeat(speaker, 10)
-        for server in (one, two):
-            wait_until(lambda which=server: asked_numbers(which) == set(range(1, 11)), seconds=60, what="the batch at both")
+        everything = set(range(1, 11))
+        wait_until(lambda: asked_numbers(one) == asked_numbers(two) == everything, seconds=60, what="the batch at both")
         assert speaker.end() == 0
