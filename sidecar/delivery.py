@@ -39,6 +39,9 @@ PACE_SECONDS: Final = 0.1
 """A batch that isn't full begins no sooner than this after the one before it: the calls and syncs of many small ones would come
 between a sender and its acknowledgement. What comes after a pause goes at once."""
 
+CLOCK_STEP_SECONDS: Final = 0.001
+"""A wait that is shorter may be over before the clock has moved."""
+
 LINGER_SECONDS: Final = 0.5
 """A batch that isn't full waits this long for a call under way to end, so that a trickle of events makes few calls, not many."""
 
@@ -261,7 +264,8 @@ class Delivery:
         calling = self.flights.at(Stage.CALLING, Stage.READY)
         if calling:
             due = max(due, max(flight.began for flight in calling) + LINGER_SECONDS)
-        return max(0.0, due - self._clock())
+        pause = due - self._clock()
+        return pause if pause > CLOCK_STEP_SECONDS else 0.0
 
     async def _read(self) -> None:
         """Put the next piece of the log on its way."""

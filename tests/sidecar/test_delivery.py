@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.dead_letters import DeadLetters
+from sidecar.delivery import PACE_SECONDS
 from sidecar.match import Match
 from sinks.base import DeliveryReport, Refused, SinkBatch, SinkLimits, Throttled, Unavailable
 from tests.sidecar.memory_log import (
@@ -27,6 +28,7 @@ from tests.sidecar.memory_log import (
     take_all,
     until,
 )
+from tests.sidecar.virtual_time import run
 
 Step = Callable[[SinkBatch], DeliveryReport]
 
@@ -173,6 +175,46 @@ async def test_unmatched_events_are_delivered_or_hold_the_checkpoint(tmp_path: P
     await run_until_caught_up(log, sink, tmp_path, match=Match(severity="error"))
     assert sink.got == [*log.ids()[:3], log.ids()[23]]
     assert log.checkpoints["sink"] == 33
+
+
+def test_trickle_of_events_makes_a_call_each(tmp_path: Path) -> None:
+    """A call costs more than an event, and its syncs and its share of the interpreter come before an acknowledgement."""
+
+    async def scenario() -> None:
+        log, sink, clock = MemoryLog(), ScriptedSink(), asyncio.get_running_loop().time
+        sink.limits = SinkLimits(1000, 100_000)
+        delivery = new_delivery(log, sink, tmp_path, clock=clock)
+        task = asyncio.create_task(delivery.run())
+        await asyncio.sleep(1)
+        for _ in range(200):
+            log.add(some_events(1))
+            await asyncio.sleep(0.01)
+        await until(lambda: delivery.lag_events == 0)
+        assert sink.got == log.ids()
+        assert 2.0 / PACE_SECONDS - 2 <= len(sink.batches) <= 2.0 / PACE_SECONDS + 2
+        delivery.stop()
+        await task
+
+    run(scenario())
+
+
+def test_event_after_a_pause_or_a_full_batch_waits_for_more(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        log, sink, clock = MemoryLog(), ScriptedSink(), asyncio.get_running_loop().time
+        delivery = new_delivery(log, sink, tmp_path, clock=clock)
+        task = asyncio.create_task(delivery.run())
+        await asyncio.sleep(1)
+        for count in (1, 70):
+            began = clock()
+            log.add(some_events(count))
+            await until(lambda: delivery.lag_events == 0)
+            assert clock() - began < PACE_SECONDS / 2
+            await asyncio.sleep(1)
+        assert [batch.count for batch in sink.batches] == [1, *[7] * 10]
+        delivery.stop()
+        await task
+
+    run(scenario())
 
 
 async def test_hung_system_is_waited_for_longer_than_the_timeout(tmp_path: Path) -> None:
