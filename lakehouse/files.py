@@ -22,7 +22,7 @@ _CUT_OFF = timedelta(microseconds=999)
 class DataFile:
     """One Parquet file: DuckDB reads `uri`, `path` is relative to the table; a column without statistics is in no mapping.
 
-    `modified` is the millisecond of its making.
+    `modified` is the millisecond of its making, or of its removal where that is told of.
     """
 
     uri: str
@@ -111,6 +111,7 @@ def changes(lake: Lake, name: str, table: DeltaTable, *, after: int) -> Iterator
             minimum=stats.get("minValues") or {},
             maximum=stats.get("maxValues") or {},
             nulls=stats.get("nullCount") or {},
+            modified=action.get("modificationTime") or action.get("deletionTimestamp") or 0,
         )
 
     for version in range(after + 1, int(table.version()) + 1):

@@ -2,13 +2,13 @@
 
 import dagster as dg
 
-from orchestration import checks, jobs, schedules, sensors
+from orchestration import checks, freshness, jobs, schedules, sensors
 from orchestration.assets import bronze, gold, maintenance, silver
 from orchestration.resources import Site
 
 defs = dg.Definitions(
     assets=[*bronze.ASSETS, *silver.ASSETS, *gold.ASSETS, *maintenance.ASSETS],
-    asset_checks=checks.CHECKS,
+    asset_checks=[*checks.CHECKS, *freshness.CHECKS],
     jobs=jobs.JOBS,
     sensors=sensors.SENSORS,
     schedules=schedules.SCHEDULES,

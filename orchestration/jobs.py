@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dagster as dg
 
+from orchestration import freshness
+
 replicate = dg.define_asset_job(
     "replicate",
     selection=dg.AssetSelection.groups("bronze", "silver"),
@@ -32,4 +34,11 @@ tend_hot_store = dg.define_asset_job(
     description="The hot store's part of maintenance alone: its aggregates are to be minutes old, not a day.",
 )
 
-JOBS = [replicate, compute_gold, maintain, tend_hot_store]
+check_freshness = dg.define_asset_job(
+    "check_freshness",
+    selection=dg.AssetSelection.checks(*freshness.CHECKS),
+    executor_def=dg.in_process_executor,
+    description="Whether any table owes its source something: also when no table is made, and so no other check runs.",
+)
+
+JOBS = [replicate, compute_gold, maintain, tend_hot_store, check_freshness]

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from orchestration.jobs import maintain, replicate, tend_hot_store
+from orchestration.jobs import check_freshness, maintain, replicate, tend_hot_store
 
 hourly_replication = dg.ScheduleDefinition(
     name="hourly_replication",
@@ -28,4 +28,12 @@ hot_store_upkeep = dg.ScheduleDefinition(
     description="Keeps the hot store's aggregates fresh and its partitions ahead of time.",
 )
 
-SCHEDULES = [hourly_replication, nightly_maintenance, hot_store_upkeep]
+hourly_freshness = dg.ScheduleDefinition(
+    name="hourly_freshness",
+    job=check_freshness,
+    cron_schedule="37 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Looks whether any table has fallen behind its source.",
+)
+
+SCHEDULES = [hourly_replication, nightly_maintenance, hot_store_upkeep, hourly_freshness]

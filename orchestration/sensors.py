@@ -1,5 +1,6 @@
 """What starts a run by itself: closed spool segments, new transactions in the hot store, days of gold that have changed."""
 
+import logging
 from collections.abc import Sequence
 from datetime import date, timedelta
 from itertools import pairwise
@@ -18,7 +19,10 @@ from sidecar.spool.checkpoint import load_checkpoint
 from sidecar.spool.identity import IDENTITY
 from sidecar.spool.reader import SpoolReader
 
+LOG = logging.getLogger(__name__)
+
 TICK_SECONDS: Final = 10
+FAILURE_SECONDS: Final = 30
 MAX_RANGES: Final = 5
 """Runs that one tick asks for, at most."""
 
@@ -109,4 +113,31 @@ def _range_request(first: date, last: date) -> dg.RunRequest:
     )
 
 
-SENSORS: Final = [spool_segments, hot_store_transactions, changed_days]
+@dg.run_failure_sensor(
+    name="failed_runs",
+    minimum_interval_seconds=FAILURE_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Logs every run that failed, with its step and its reason, to the log of the code server and of this sensor.",
+)
+def failed_runs(context: dg.RunFailureSensorContext) -> None:
+    """One line a failed step, or one for a run that failed outside any."""
+    run = context.dagster_run
+    reasons = [(f"step {event.step_key}", _reason(event)) for event in context.get_step_failure_events()]
+    for where, reason in reasons or [("the run", " ".join((context.failure_event.message or "no reason was told").split()))]:
+        line = f"{run.job_name}, run {run.run_id}: {where} failed: {reason}"
+        LOG.error(line)
+        context.log.error(line)
+
+
+def _reason(event: dg.DagsterEvent) -> str:
+    """The words of whoever failed first: Dagster puts its own error around an asset's."""
+    failure = event.step_failure_data
+    if failure.user_failure_data is not None and failure.user_failure_data.description:
+        return " ".join(failure.user_failure_data.description.split())
+    error = failure.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return "no reason was told" if error is None else " ".join(error.message.split())
+
+
+SENSORS: Final = [spool_segments, hot_store_transactions, changed_days, failed_runs]

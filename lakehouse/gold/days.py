@@ -19,11 +19,12 @@ from lakehouse.writer import Commit, replace_partitions, replace_partitions_once
 
 DAYS_A_COMMIT: Final = 31
 _BATCH_ROWS: Final = 65_536
-_SOURCES: Final = {
+SOURCES: Final = {
     GOLD_RUN_HOURLY.name: SILVER_RUNS,
     GOLD_ERROR_PARETO.name: SILVER_EVENTS,
     GOLD_TOOL_STATE.name: SILVER_TOOL_STATES,
 }
+"""The table that each table of gold is computed from."""
 
 DayQuery = Callable[[duckdb.DuckDBPyConnection, Sequence[date]], str]
 """Makes the SQL that gives all rows of some days."""
@@ -46,7 +47,7 @@ def dirty_dates(lake: Lake, name: str, *, now: datetime | None = None) -> Dirty:
 
     For gold.tool_state these are also the days that a changed state lasts into, and those that have passed since (up to `now`).
     """
-    source = _SOURCES[name]
+    source = SOURCES[name]
     table = lake.table(source.name)
     cursor: int | None = lake.table(name).transaction_version(source_cursor(lake, source.name))
     active = active_files(lake, source.name, table)
@@ -124,7 +125,7 @@ def refresh_days(
                 return connection.execute(sql).to_arrow_reader(_BATCH_ROWS)
 
             if dirty is not None and last and dirty.version != dirty.cursor:
-                app_id = source_cursor(lake, _SOURCES[name].name)
+                app_id = source_cursor(lake, SOURCES[name].name)
                 commit = replace_partitions_once(lake, name, rows, chunk, app_id, dirty.version, after=dirty.cursor)
             else:
                 commit = replace_partitions(lake, name, rows, chunk)

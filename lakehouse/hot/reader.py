@@ -154,6 +154,19 @@ def has_unconfirmed(dsn: str | Secret, reader: str) -> bool:
         return connection.execute(statement.format(sql.Literal(reader))).fetchone() == (True,)
 
 
+def oldest_unconfirmed(dsn: str | Secret, reader: str) -> datetime | None:
+    """When the first event came, UTC, that finished transactions hold and `reader` has not confirmed; None when there is none."""
+    statement = sql.SQL(
+        "SELECT ingested_at AT TIME ZONE 'UTC' FROM trackmate.events"
+        " WHERE ingest_xid > COALESCE((SELECT confirmed_xid FROM trackmate.replication WHERE reader = {}), 0)::text::xid8"
+        " AND ingest_xid < pg_snapshot_xmin(pg_current_snapshot()) ORDER BY ingest_xid LIMIT 1"
+    )
+    with connect.connect(dsn) as connection, connect.translated(dsn):
+        row = connection.execute(statement.format(sql.Literal(reader))).fetchone()
+    moment: datetime | None = row[0] if row else None
+    return None if moment is None else moment.astimezone(UTC)
+
+
 def confirmations(dsn: str | Secret) -> dict[str, int]:
     """Every reader that ever confirmed, and how far."""
     with connect.connect(dsn) as connection, connect.translated(dsn):

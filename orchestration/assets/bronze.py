@@ -8,6 +8,7 @@ import dagster as dg
 
 from contract.errors import TrackMateError
 from lakehouse import bronze
+from orchestration.freshness import HOURLY
 from orchestration.metadata import definition_metadata, result_metadata
 from orchestration.resources import LAKE_READER, Site
 from orchestration.retries import SOURCE_RETRY
@@ -54,6 +55,7 @@ class _Totals:
     pool="bronze_events",
     retry_policy=SOURCE_RETRY,
     metadata=definition_metadata("bronze.events"),
+    freshness_policy=HOURLY,
     description="Every event as received, from the sidecars' spools and from the hot store; a source's cursor is in the commit.",
 )
 def bronze_events(context: dg.AssetExecutionContext, config: Replication, site: Site) -> dg.MaterializeResult[None]:
@@ -124,6 +126,7 @@ def _follow_hot_store(site: Site, totals: _Totals) -> None:
     pool="bronze_quarantine",
     retry_policy=SOURCE_RETRY,
     metadata=definition_metadata("bronze.quarantine"),
+    freshness_policy=HOURLY,
     description="What sidecars refused, with the reason, so that a fixed schema can replay it.",
 )
 def bronze_quarantine(site: Site) -> dg.MaterializeResult[None]:

@@ -9,6 +9,7 @@ import dagster as dg
 from lakehouse import silver
 from lakehouse.lake import Lake
 from lakehouse.tables import TABLES
+from orchestration.freshness import HOURLY
 from orchestration.metadata import definition_metadata, result_metadata
 from orchestration.resources import Site
 from orchestration.retries import LAKE_RETRY
@@ -32,6 +33,7 @@ def _silver(table: str, upstream: dg.AssetKey, refresh: Callable[[Lake], silver.
         pool=f"{layer}_{name}",
         retry_policy=LAKE_RETRY,
         metadata=definition_metadata(table),
+        freshness_policy=HOURLY,
         automation_condition=dg.AutomationCondition.eager(),
         description=TABLES[table].description,
     )

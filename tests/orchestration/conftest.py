@@ -33,7 +33,8 @@ class SiteUnderTest:
         self.file.write_text(yaml.safe_dump({"hot": {"dsn": dsn}, "lake": {"root": "./lake", "spools": ["./spool"]}}))
         self.resource = Site(config_file=str(self.file))
         self.lake = Lake(LakeConfig(root=str(folder / "lake")))
-        self.instance = dg.DagsterInstance.ephemeral()
+        (folder / "dagster").mkdir()
+        self.instance = dg.DagsterInstance.ephemeral(tempdir=str(folder / "dagster"))
 
     def into_spool(self, events):
         """Append to the spool and close the segment, as the sidecar does."""
@@ -81,7 +82,9 @@ class SiteUnderTest:
 
 @pytest.fixture
 def site(tmp_path, embedded_postgres):
-    return SiteUnderTest(tmp_path, embedded_postgres.fresh_store())
+    made = SiteUnderTest(tmp_path, embedded_postgres.fresh_store())
+    yield made
+    made.instance.dispose()
 
 
 def make_events(count, *, moment=None, **fields):

@@ -139,4 +139,4 @@ def test_maintenance_of_the_hot_store_fails(site):
 
 
 def test_every_job_is_known_by_name():
-    assert {job.name for job in defs.jobs} == {"replicate", "compute_gold", "maintain", "tend_hot_store"}
+    assert {job.name for job in defs.jobs} == {"replicate", "compute_gold", "maintain", "tend_hot_store", "check_freshness"}
