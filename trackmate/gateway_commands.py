@@ -18,13 +18,14 @@ from federation.token_file import TokenFile, TokenRecord
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="trackmate.yaml.  [default: TRACKMATE_CONFIG, else in the data folder or here]"),
+    typer.Option("--config", "-c", help="trackmate.yaml.", show_default="TRACKMATE_CONFIG, else in the data folder or here"),
 ]
 
 token = typer.Typer(
     help="Access tokens of the gateway. Example: [bold]trackmate token new fab1-sidecar --scope ingest --site fab1[/bold]",
     rich_markup_mode="rich",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 
@@ -45,15 +46,18 @@ def new(
     token_id: Annotated[str, typer.Argument(metavar="ID", help="A name for it, such as who will use it.")],
     scope: Annotated[list[str], typer.Option("--scope", help=f"What it may do; repeat for more: {', '.join(SCOPES)}.")],
     site: Annotated[
-        list[str] | None, typer.Option("--site", help="A site it may see and send for; repeat for more.  [default: all]")
+        list[str] | None, typer.Option("--site", help="A site it may see and send for; repeat for more.", show_default="all")
     ] = None,
-    expires: Annotated[str | None, typer.Option(help="How long it is valid, such as 90d.  [default: until revoked]")] = None,
+    expires: Annotated[str | None, typer.Option(help="How long it is valid, such as 90d.", show_default="until revoked")] = None,
     config: ConfigOption = None,
 ) -> None:
     """Make a token and print it: this once, for only its SHA-256 is kept. A running gateway takes it within seconds.
 
     Example: trackmate token new dashboards --scope query --expires 365d
     """
+    unknown = sorted(set(scope) - set(SCOPES))
+    if unknown:
+        raise TrackMateError(f"--scope {' '.join(unknown)}: no such right; there are {', '.join(SCOPES)}")
     now = dt.datetime.now(dt.UTC)
     until = None if expires is None else now + _duration(expires)
     typer.echo(_file(config).add(token_id, scope, site, until, now))

@@ -10,9 +10,10 @@ import typer
 
 from contract.errors import TrackMateError
 from trackmate import terminal
-from trackmate.ingest.load import Loader, Summary
+from trackmate.ingest.load import Loader, Summary, lacks_mapping
 from trackmate.ingest.mapping import load_mapping
 from trackmate.ingest.process_metrics import sample, samples_for
+from trackmate.ingest.rows import guess_format
 from trackmate.ingest.sender import Sender
 from trackmate.ingest.suggest import suggest
 
@@ -30,7 +31,7 @@ def ingest(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read, map and check everything, send nothing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a load that was cut off stopped.")] = False,
     work_dir: Annotated[
-        Path | None, typer.Option(help="Folder for the quarantine and resume files.  [default: beside the file]")
+        Path | None, typer.Option(help="Folder for the quarantine and resume files.", show_default="beside the file")
     ] = None,
     patience: Annotated[float, typer.Option(help="Seconds to wait for a sidecar that is busy or away.")] = 300.0,
     suggest_mapping: Annotated[Path | None, typer.Option(help="Print a mapping draft for this file and end.")] = None,
@@ -66,7 +67,13 @@ def ingest(
         raise TrackMateError(
             "no file given. Name one or more, or use --process-metrics; 'trackmate ingest --help' shows examples"
         )
+    missing = [str(path) for path in files if not path.exists()]
+    if missing:
+        raise TrackMateError(f"no such file: {', '.join(missing)}. Nothing was sent; check the names")
     checked = load_mapping(mapping, {"site_id": site, "app": app}) if mapping else None
+    bare = next((path for path in files if checked is None and guess_format(path) == "csv"), None)
+    if bare is not None:
+        raise lacks_mapping(bare)
     sender = None if dry_run else Sender(url, token, patience=patience)
     if sender is not None:
         sender.check()

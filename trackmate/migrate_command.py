@@ -12,7 +12,7 @@ from trackmate import terminal
 
 def migrate(
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="trackmate.yaml.  [default: found as by the gateway]")
+        Path | None, typer.Option("--config", "-c", help="trackmate.yaml.", show_default="found as by the gateway")
     ] = None,
 ) -> None:
     """Create or upgrade the hot store's tables; safe to run at any time, the gateway does the same when it starts.

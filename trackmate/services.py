@@ -78,12 +78,18 @@ def read_stack(folder: DataFolder) -> StackConfig:
     return StackConfig(folder, config, sidecar)
 
 
-def chosen_groups(stack: StackConfig, only: list[str] | None) -> list[str]:
-    """The groups to start: those named, or all that the configuration has; raises TrackMateError for an unknown name."""
+def named_groups(only: list[str] | None) -> list[str]:
+    """The groups that `--only` names, one or several an option; raises TrackMateError for one that does not exist."""
     wanted = [name for entry in only or [] for name in entry.replace(",", " ").split()]
     unknown = sorted(set(wanted) - GROUPS.keys())
     if unknown:
         raise TrackMateError(f"--only {' '.join(unknown)}: no such service; there are {', '.join(GROUPS)}")
+    return wanted
+
+
+def chosen_groups(stack: StackConfig, only: list[str] | None) -> list[str]:
+    """The groups to start: those named, or all that the configuration has; raises TrackMateError for an unknown name."""
+    wanted = named_groups(only)
     return [name for name in GROUPS if name in stack.endpoints and (not wanted or name in wanted)]
 
 

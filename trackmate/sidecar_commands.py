@@ -43,6 +43,7 @@ def run(context: typer.Context, config_file: ConfigOption = DEFAULT_CONFIG) -> N
     if context.invoked_subcommand is None:
         from sidecar.main import serve
 
+        _require(config_file)
         serve(config_file)
 
 
@@ -70,6 +71,7 @@ def check(
     from sidecar.check import check_all
 
     file = config_file or context.obj
+    _require(file)
     settings = config.load(file)
     if settings.tls is not None and (problems := tls.problems(settings.tls)):
         raise ConfigError(str(file), problems)
@@ -90,6 +92,14 @@ def check(
         terminal.stdout().print(_check_table(results))
     if not all(result.ok for result in results):
         raise typer.Exit(1)
+
+
+def _require(file: Path) -> None:
+    """Raise TrackMateError with what to do when the configuration is not there."""
+    if not file.exists():
+        raise TrackMateError(
+            f"there is no {file}: name the sidecar's configuration with --config, or make one with 'trackmate up'"
+        )
 
 
 def _check_table(results: list[CheckResult]) -> Table:
@@ -130,6 +140,7 @@ def replay(
     from sidecar.replay import Selection, survey
     from sidecar.replay import replay as send_again
 
+    _require(config_file)
     settings = config.load(config_file)
     chosen = next((item for item in settings.backends if item.name == backend), None)
     if chosen is None:

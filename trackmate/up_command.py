@@ -18,7 +18,7 @@ from contract.errors import TrackMateError
 from trackmate import terminal
 from trackmate.data_folder import DEFAULT_DATA, DataFolder, DataOption
 from trackmate.generated_config import generate
-from trackmate.services import StackConfig, read_stack
+from trackmate.services import StackConfig, named_groups, read_stack
 from trackmate.stack import run_until_stopped, running_stack, stop_signals
 
 _DETACH_SECONDS = 300.0
@@ -49,6 +49,7 @@ def up(
 
         trackmate up --only sidecar --only gateway --only postgres
     """
+    named_groups(only)
     folder = DataFolder(data)
     made = generate(folder, port_offset)
     stack = read_stack(folder)

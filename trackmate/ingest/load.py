@@ -99,6 +99,14 @@ class _Batch:
         return kept
 
 
+def lacks_mapping(path: Path) -> TrackMateError:
+    """What is said of a CSV file that comes without a mapping."""
+    return TrackMateError(
+        f"{path.name} is CSV, so a mapping must say what its columns mean: give --mapping map.yaml. "
+        f"'trackmate ingest --suggest-mapping {path}' prints a draft"
+    )
+
+
 @dataclass
 class Loader:
     """Loads files through one sender; `sender` None makes it a dry run that sends nothing."""
@@ -227,10 +235,7 @@ class Loader:
 
     def _csv(self, source: Source, skip: int) -> Iterator[tuple[int, _Good | _Bad]]:
         if self.mapping is None:
-            raise TrackMateError(
-                f"{source.path.name} is CSV, so a mapping must say what its columns mean: give --mapping map.yaml. "
-                f"'trackmate ingest --suggest-mapping {source.path}' prints a draft"
-            )
+            raise lacks_mapping(source.path)
         rows = CsvRows(source, **self.mapping.csv)
         places = {name: place for place, name in enumerate(rows.header)}
         mapper = RowMapper(self.mapping, lambda name: itemgetter(places[name]), rows.header)

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
-import jsonschema
 import msgspec
 import yaml
 
 from contract.errors import ConfigError, Problem, TrackMateError
 from contract.ids import stable_id
+from contract.settings import check
 from trackmate.ingest.mapping_schema import MAPPING_SCHEMA
 from trackmate.ingest.templates import Column, Field, Resolve, Row, columns_of, compile_field, compile_template
 from trackmate.ingest.times import EPOCH, Ambiguous, TimeReader
@@ -70,10 +70,7 @@ def check_mapping(source: str, spec: dict[str, Any], overrides: dict[str, str | 
         spec = {**spec, "site_id": given["site_id"]}
     if given.get("app"):
         spec = {**spec, "app": {**(spec.get("app") or {}), "name": given["app"]}}
-    problems = [
-        Problem(".".join(str(part) for part in error.absolute_path), _explain(error))
-        for error in jsonschema.Draft202012Validator(MAPPING_SCHEMA).iter_errors(spec)
-    ]
+    problems = check(MAPPING_SCHEMA, spec)
     zone = spec.get("time", {}).get("timezone") if isinstance(spec.get("time"), dict) else None
     if isinstance(zone, str):
         try:
@@ -84,14 +81,6 @@ def check_mapping(source: str, spec: dict[str, Any], overrides: dict[str, str | 
         raise ConfigError(source, problems)
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True, default=str).encode()).hexdigest()
     return Mapping(source, spec, digest)
-
-
-def _explain(error: Any) -> str:
-    if error.validator == "oneOf":
-        return "expected either event (a row is one event) or run (a row is an interval), and not both"
-    if error.validator == "anyOf":
-        return "expected text with {column} in it, or value, map and default"
-    return str(error.message)
 
 
 class RowMapper:

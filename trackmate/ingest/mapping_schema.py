@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 _FIELD: Final[dict[str, Any]] = {
+    "description": "text with {column} in it, or value, map and default",
     "anyOf": [
         {"type": ["string", "number", "boolean"]},
         {
@@ -17,7 +18,7 @@ _FIELD: Final[dict[str, Any]] = {
                 "default": {"type": "string"},
             },
         },
-    ]
+    ],
 }
 _STABLE: Final[dict[str, Any]] = {
     "type": "object",
@@ -39,6 +40,7 @@ _COMMON: Final[dict[str, Any]] = {
 
 MAPPING_SCHEMA: Final[dict[str, Any]] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "description": "either event (a row is one event) or run (a row is an interval), and not both",
     "type": "object",
     "additionalProperties": False,
     "required": ["site_id", "app"],
