@@ -153,7 +153,7 @@ def long(draw: st.DrawFn) -> str:
     return f"WITH {definitions} {text}"
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(sql=short() | long(), which=st.integers(0, 11))
 def test_a_condition_from_outside_changes_no_row(twins: list[Twin], sql: str, which: int) -> None:
     same(twins, sql, which)
