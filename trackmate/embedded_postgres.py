@@ -127,7 +127,8 @@ class EmbeddedPostgres:
         with self._locked():
             if self.running():
                 return self
-            process = self._launch(new_session=True, output=(self.home / "log.txt").open("ab"))
+            with (self.home / "log.txt").open("ab") as log:
+                process = self._launch(new_session=True, output=log)
             _LEFT_RUNNING[process.pid] = process
             self._await_ready(process)
         return self

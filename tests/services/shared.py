@@ -13,7 +13,6 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -73,19 +72,24 @@ def shared(kind: type[Kind]) -> Kind:
 
 
 def _start_keeper(kind: type[Service], place: Path) -> None:
-    with place.with_suffix(".log").open("wb") as log:
-        keeper = subprocess.Popen(
-            [sys.executable, "-m", "tests.services.shared", kind.__module__, kind.__qualname__, str(place)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    place.with_suffix(".pid").write_text(str(keeper.pid))
+    log = place.with_suffix(".log")
+    # Not by `subprocess`, whose objects complain when they go before their processes: the keeper lives longer than this worker.
+    keeper = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-m", "tests.services.shared", kind.__module__, kind.__qualname__, str(place)],
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
+    place.with_suffix(".pid").write_text(str(keeper))
     deadline = time.monotonic() + START_SECONDS
     while not place.with_suffix(".state").exists():
-        if keeper.poll() is not None or time.monotonic() > deadline:
-            tail = place.with_suffix(".log").read_text(errors="replace")[-4000:]
+        if not _alive(keeper) or time.monotonic() > deadline:
+            tail = log.read_text(errors="replace")[-4000:]
             message = f"{kind.__name__} could not be started:\n{tail}"
             raise RuntimeError(message)
         time.sleep(0.05)
