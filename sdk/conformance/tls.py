@@ -235,7 +235,7 @@ class TlsSuite:
     ) -> None:
         server = serve(take_bulk if system == "elk" else Reply(headers={"ETag": '"1"'}), certificate=authority.issue("127.0.0.1"))
         keys = {"access_key_id": "a key", "secret_access_key": "a secret"}
-        config = {
+        config: dict[str, Any] = {
             "elk": {"url": server.url, "manage_template": False},
             "s3": {"bucket": "events", "endpoint_url": server.url, "credentials": keys},
         }[system]
