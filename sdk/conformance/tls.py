@@ -235,11 +235,11 @@ class TlsSuite:
     ) -> None:
         server = serve(take_bulk if system == "elk" else Reply(headers={"ETag": '"1"'}), certificate=authority.issue("127.0.0.1"))
         keys = {"access_key_id": "a key", "secret_access_key": "a secret"}
-        config: dict[str, Any] = {
+        configs: dict[str, dict[str, Any]] = {
             "elk": {"url": server.url, "manage_template": False},
             "s3": {"bucket": "events", "endpoint_url": server.url, "credentials": keys},
-        }[system]
-        backend = {"type": system, "config": {**config, "tls": {"ca_file": str(authority.file)}}}
+        }
+        backend = {"type": system, "config": {**configs[system], "tls": {"ca_file": str(authority.file)}}}
         with self.program(tmp_path, {"mode": "direct", "direct_backends": [backend]}, {}) as harness:
             self.emit(harness)
             self.all_sent(harness)
