@@ -12,6 +12,7 @@ import pytest
 from sdk.python.tests.conftest import written
 
 import monitoring_sdk as m
+from monitoring_sdk._spool import Spool
 
 EVENT = {"kind": "log", "name": "x"}
 SLACK = 4.0
@@ -380,6 +381,41 @@ def test_folder_that_can_t_be_written_loses_nothing_while_there_is_memory(direct
     gateway.default = {}
     eventually(lambda: sorted(gateway.ids) == ids)
     assert m.flush(30)
+
+
+def test_folder_that_can_t_be_written_is_not_tried_without_a_pause(direct, gateway, spool_dir, eventually, monkeypatch):
+    tries = []
+    write = Spool.write
+    monkeypatch.setattr(Spool, "write", lambda spool, batch: (tries.append(None), write(spool, batch)))
+    monkeypatch.setattr("monitoring_sdk._retry.FIRST_COOLDOWN", 3600.0)
+    monkeypatch.setattr("monitoring_sdk._retry.LONGEST_COOLDOWN", 3600.0)
+    spool_dir.write_text("no folder")
+    gateway.default = {"status": 503}
+    direct(managed(gateway), sidecar__retries=0, queue__flush_interval=0.1)
+    emit(10)
+    eventually(lambda: m.stats().backends["managed"].error)
+    emit(10)
+    eventually(lambda: len(tries) > 3)
+    before = len(tries)
+    time.sleep(1)
+    assert len(tries) - before < 50
+
+
+def test_fallback_without_disk_waits_for_the_primary_s_next_probe(direct, sidecar, tmp_path, eventually, monkeypatch):
+    monkeypatch.setattr("monitoring_sdk._retry.FIRST_COOLDOWN", 3600.0)
+    monkeypatch.setattr("monitoring_sdk._retry.LONGEST_COOLDOWN", 3600.0)
+    sidecar.stop()
+    direct(
+        {"type": "sidecar", "priority": 1},
+        files(tmp_path / "out", priority=2, delivery="fallback"),
+        sidecar__retries=0,
+        sidecar__enable_spooling=False,
+    )
+    ids = emit(10)
+    eventually(lambda: ids_in(tmp_path / "out") == ids)
+    ids += emit(10)
+    eventually(lambda: ids_in(tmp_path / "out") == ids)
+    assert m.stats().backends["sidecar"].waiting == 20
 
 
 def test_close_ends_with_a_line_of_totals_for_each_backend(direct, sidecar, tmp_path, caplog):

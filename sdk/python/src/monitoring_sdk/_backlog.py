@@ -40,6 +40,11 @@ class Backlog:
             held = {id(parcel): parcel for parcel in (*self._waiting, *self._in_hand.values()) if not parcel.settled}
             return sum(map(len, held.values()))
 
+    def waiting(self) -> list[Parcel]:
+        """What waits now, oldest first."""
+        with self.lock:
+            return list(self._waiting)
+
     def append(self, parcel: Parcel) -> None:
         """Have a parcel wait."""
         with self.lock:

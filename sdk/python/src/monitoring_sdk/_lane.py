@@ -177,6 +177,8 @@ class Lane:
             while self._backlog.is_full and self._breaker.is_closed and not (self._ending.is_set() or self._stuck):
                 self.check()
                 time.sleep(_POLL)
+            if not self._backlog.is_full:
+                return
         spooling = self._spool is not None and self._limits.on_full != "drop_oldest"
         while self._backlog.is_full or (spooling and self._backlog.is_half_full):
             # What goes to disk goes there in few files.
@@ -225,12 +227,14 @@ class Lane:
                 if parcel is not None:
                     self._deliver(parcel)
             elif self._spool is None:
+                for waiting in self._backlog.waiting():
+                    waiting.failed(self.name)
                 break
             else:
                 # What goes to disk anyway goes there in few files.
                 parcel = self._backlog.pop(MAX_BATCH_EVENTS, MAX_BATCH_BYTES)
-                if parcel is not None:
-                    self._give_up(parcel)
+                if parcel is not None and not self._give_up(parcel):
+                    break
         self._backend.tick()
         if not self._ending.is_set():
             self._replay()
@@ -367,13 +371,12 @@ class Lane:
 
     # -------------------------------------------------------------------------------------------------- when it does not work
 
-    def _give_up(self, parcel: Parcel) -> None:
-        """The backend does not take the parcel now: let whoever stands in have it, and keep it for later."""
-        if parcel.settled:
-            return
-        if not self._ended:
+    def _give_up(self, parcel: Parcel) -> bool:
+        """The backend does not take the parcel now: let whoever stands in have it, and keep it for later. Whether it is out of
+        memory."""
+        if not (parcel.settled or self._ended):
             parcel.failed(self.name)
-        self._put_away(parcel, at_the_end=self._ended)
+        return self._put_away(parcel, at_the_end=self._ended)
 
     def _put_away(self, parcel: Parcel, *, at_the_end: bool = False, hold: bool = True) -> bool:
         """Put a parcel on disk; without disk hold it in memory, or at the end drop it. Whether it is out of memory."""
