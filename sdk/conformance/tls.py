@@ -25,7 +25,7 @@ EVENTS = 5
 CAUSES = {
     "untrusted": r"not trusted|unable to get local issuer|self.signed certificate in certificate chain",
     "expired": r"expired",
-    "another name": r"another name|no alternative certificate subject name",
+    "another name": r"another name|no alternative certificate subject name|mismatch, certificate is not valid for",
 }
 
 Serve = Callable[..., ScriptedHttp]
@@ -228,6 +228,10 @@ class TlsSuite:
             assert "nowhere.pem" in harness.stderr_path.read_text()
         assert self.kept(tmp_path) == self.names()
         assert server.asked == []
+
+
+class TlsOfBackends(TlsSuite):
+    """The backends that a language brings itself; Python's are the sinks, which have tests of their own."""
 
     @pytest.mark.parametrize("system", ["elk", "s3"])
     def test_system_of_the_sites_own_authority_is_not_reached(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from sdk.conformance.tls import TlsSuite
+from sdk.conformance.tls import TlsOfBackends
 
 
-class TestJava(TlsSuite):
+class TestJava(TlsOfBackends):
     """An authority of the site's own comes by the JVM's trust store."""
 
     language = "java"

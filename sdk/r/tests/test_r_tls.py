@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sdk.conformance.tls import TlsSuite
+from sdk.conformance.tls import TlsOfBackends
 
 
-class TestR(TlsSuite):
+class TestR(TlsOfBackends):
     """An authority of the site's own comes by `SSL_CERT_FILE`."""
 
     language = "r"

@@ -7,6 +7,7 @@ hex, of the header `X-TrackMate-Timestamp` (seconds since 1970), a dot and the b
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import hmac
@@ -14,7 +15,7 @@ import http
 import json
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -136,14 +137,18 @@ class WebhookBackend:
 
     def _context(self) -> ssl.SSLContext:
         tls = self._config.get("tls", {})
-        context = ssl.create_default_context(cafile=self._file(tls.get("ca_file")))
+        authority = self._file(tls.get("ca_file"))
+        with _naming(authority):
+            context = ssl.create_default_context(cafile=authority)
         if not tls.get("verify", True):
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         certificate = self._file(tls.get("cert_file"))
         if certificate is not None:
             # Without a password of its own OpenSSL would ask for one on the terminal, and wait.
-            context.load_cert_chain(certificate, self._file(tls.get("key_file")), password="")
+            key = self._file(tls.get("key_file"))
+            with _naming(certificate, key):
+                context.load_cert_chain(certificate, key, password="")
         return context
 
     def _file(self, name: str | None) -> Path | None:
@@ -199,3 +204,13 @@ def _phrase(status: int) -> str:
         return f"{status} {http.HTTPStatus(status).phrase}"
     except ValueError:
         return str(status)
+
+
+@contextlib.contextmanager
+def _naming(*files: Path | None) -> Iterator[None]:
+    """Say which files an error is about, since OpenSSL does not."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        message = f"{' and '.join(str(file) for file in files if file is not None)}: {error}"
+        raise ValueError(message) from error
