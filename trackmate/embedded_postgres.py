@@ -42,6 +42,7 @@ _INSTALLATION: Final = "pginstall18"
 _ORDINARY_USERS: Final = ("postgres", "nobody")
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 30.0
+_ORPHANS_SECONDS: Final = 30.0
 
 _LEFT_RUNNING: Final[dict[int, subprocess.Popen[bytes]]] = {}
 """Servers that this process started in the background: its children, which it must see off when they end."""
@@ -298,10 +299,22 @@ class EmbeddedPostgres:
         return pid if _serves(pid, self.data) else None
 
     def _forget_dead_server(self) -> None:
-        """Remove the postmaster.pid of a server that was killed: its number may belong to somebody else by now."""
+        """Remove the postmaster.pid of a server that was killed: its number may belong to somebody else by now.
+
+        The file is what keeps a second server off the data while processes of the first one still write, so they end first.
+        """
         file = self.data / "postmaster.pid"
-        if file.exists() and self._pid() is None:
-            file.unlink()
+        if not file.exists() or self._pid() is not None:
+            return
+        _, left = psutil.wait_procs(_survivors(self.data), timeout=_ORPHANS_SECONDS)
+        if left:
+            pids = ", ".join(str(process.pid) for process in left)
+            message = (
+                f"the embedded PostgreSQL of {self.folder} was killed, but some of its processes still use the data: "
+                f"end them first ({pids})"
+            )
+            raise EmbeddedPostgresError(message)
+        file.unlink()
 
     def _await_ready(self, process: subprocess.Popen[bytes], unless: Any = lambda: False) -> None:
         deadline = time.monotonic() + _START_SECONDS
@@ -407,6 +420,16 @@ def _environment() -> dict[str, str]:
     """Our environment without PostgreSQL's own variables, which would lead its programs elsewhere."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     return {**kept, "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _survivors(data: Path) -> list[psutil.Process]:
+    """The live PostgreSQL processes that have this data folder open; a server's helpers may outlive it for a moment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if Path(process.name()).name.startswith("postgres") and Path(process.cwd()) == data.resolve():
+                found.append(process)
+    return found
 
 
 def _serves(pid: int, data: Path) -> bool:

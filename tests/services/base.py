@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
+
 CACHE = Path(os.environ.get("TRACKMATE_CACHE", Path.home() / ".cache" / "trackmate"))
 """Builds and downloads that are worth keeping between runs; a clean machine makes them anew."""
 
@@ -128,10 +130,25 @@ class Service:
         wait_until(alive_and_ready, seconds=self.start_seconds, what=f"{self.name} to be ready")
 
     def kill(self, sig: int = signal.SIGKILL) -> None:
-        """Send `sig` to the server's process group and wait for its end, as a crash would."""
-        if self.process is not None and self.process.poll() is None:
-            os.killpg(self.process.pid, sig)
-            self.process.wait(30)
+        """Send `sig` to the server's process group and wait for its end, as a crash would.
+
+        SIGKILL also reaches helpers that made themselves groups of their own, as those of PostgreSQL do.
+        """
+        if self.process is None or self.process.poll() is not None:
+            return
+        helpers = []
+        if sig == signal.SIGKILL:
+            os.killpg(self.process.pid, signal.SIGSTOP)  # it starts no more of them
+            helpers = psutil.Process(self.process.pid).children(recursive=True)
+        os.killpg(self.process.pid, sig)
+        for helper in helpers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                helper.kill()
+        self.process.wait(30)
+        _, left = psutil.wait_procs(helpers, timeout=30)
+        if left:
+            message = f"{self.name} was killed, but {', '.join(map(str, left))} lives on"
+            raise RuntimeError(message)
 
     def stop(self) -> None:
         """End the server, gently first, and remove its folder."""

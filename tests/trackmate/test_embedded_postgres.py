@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -93,6 +95,29 @@ def test_a_killed_server_stays_down_or_forgets(server: EmbeddedPostgres) -> None
     (server.data / "postmaster.pid").write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
     server.start()
     assert ask(server, "SELECT count(*) FROM kept") == 1000
+
+
+def test_a_killed_server_s_last_process_writes_beside_the_next_server(
+    server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL's own guard is postmaster.pid, which goes when a dead server is forgotten."""
+    server.start()
+    with contextlib.closing(psycopg.connect(server.dsn().reveal())) as connection:
+        row = connection.execute("SELECT pg_backend_pid()").fetchone()
+        assert row is not None
+        backend = psutil.Process(row[0])
+        backend.suspend()
+        try:
+            os.killpg(int((server.data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+            wait_until(lambda: not server.running(), seconds=10, what="the server to be dead")
+            with monkeypatch.context() as patient:
+                patient.setattr(trackmate.embedded_postgres, "_ORPHANS_SECONDS", 0.3)
+                with pytest.raises(EmbeddedPostgresError, match=rf"still use the data.*\({backend.pid}\)"):
+                    server.start()
+        finally:
+            backend.resume()
+    server.start()
+    assert ask(server, "SELECT 1") == 1
 
 
 def test_a_taken_port_is_an_odd_error(server: EmbeddedPostgres) -> None:
