@@ -30,6 +30,7 @@ from sinks.http_answers import phrase, retry_after_seconds
 from sinks.http_client import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, USER_AGENT
 from sinks.network_errors import causes, explain
 from sinks.tls import Tls, ssl_context
+from sinks.urls import HttpAddress
 
 DEFAULT_REGION: Final = "us-east-1"
 """What a compatible system that knows no regions expects in a signature."""
@@ -98,9 +99,9 @@ class AwsCredentials(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class AwsConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What the `config` block of every backend on AWS may hold."""
 
-    region: Annotated[str, Meta(pattern="^[a-z0-9-]{1,32}$")] | None = None
+    region: Annotated[str, Meta(pattern="^[a-z0-9-]{1,32}$", description="a region such as eu-central-1")] | None = None
     """The region, such as eu-central-1; by default what the AWS environment says, and us-east-1 with an `endpoint_url`."""
-    endpoint_url: Annotated[str, Meta(pattern="^https?://[^/]+")] | None = None
+    endpoint_url: HttpAddress | None = None
     """Address of a compatible system, or of a private endpoint; null for Amazon's own."""
     credentials: AwsCredentials = msgspec.field(default_factory=AwsCredentials)
     """The key to sign with; without it the default AWS chain."""

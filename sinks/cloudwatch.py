@@ -53,10 +53,26 @@ _OF_THE_PLACE: Final = ("logStreamName", "logGroupName", "log stream", "log grou
 class CloudwatchMetrics(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The `metrics` block: the values of metric events."""
 
-    namespace: Annotated[str, Meta(pattern=r"^(?!AWS/)[^:\x00-\x20\x7f-\uffff][ -~]*$", max_length=255)]
+    namespace: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?!AWS/)[^:\x00-\x20\x7f-\uffff][ -~]*$",
+            max_length=255,
+            description="ASCII text that begins neither with AWS/ nor with a colon",
+        ),
+    ]
     """The namespace that the metrics stand in."""
     dimensions: Annotated[
-        list[Annotated[str, Meta(pattern=_DIMENSION_PATTERN, max_length=MAX_DIMENSION_NAME_LENGTH)]],
+        list[
+            Annotated[
+                str,
+                Meta(
+                    pattern=_DIMENSION_PATTERN,
+                    max_length=MAX_DIMENSION_NAME_LENGTH,
+                    description="ASCII text that does not begin with a colon",
+                ),
+            ]
+        ],
         Meta(max_length=MAX_DIMENSIONS),
     ] = msgspec.field(default_factory=lambda: ["site_id", "app", "name", "tool"])
     """What tells metrics apart: site_id, app, instance_id, name, or an entity; one that an event lacks is left out."""
@@ -67,9 +83,9 @@ class CloudwatchMetrics(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
 class CloudwatchLogs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The `logs` block: every event as a record."""
 
-    log_group: Annotated[str, Meta(pattern=r"^[._/#A-Za-z0-9-]{1,512}$")]
+    log_group: Annotated[str, Meta(pattern=r"^[._/#A-Za-z0-9-]{1,512}$", description="1 to 512 letters, digits and . _ / # -")]
     """An existing log group."""
-    log_stream: Annotated[str, Meta(pattern=r"^[^:*]{0,512}$")] = ""
+    log_stream: Annotated[str, Meta(pattern=r"^[^:*]{0,512}$", description="up to 512 characters without : and *")] = ""
     """A stream of it, made when it is missing; by default this host's name."""
 
 

@@ -24,8 +24,9 @@ from sinks.elk_index import TEMPLATE_VERSION, IndexName, index_template
 from sinks.elk_results import Fate, Outcome, judge, reason_of
 from sinks.elk_transport import SharedClientNode, node_config
 from sinks.http_answers import phrase, retry_after_seconds
-from sinks.http_client import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, HttpClient, HttpUrl, Seconds, basic_auth
+from sinks.http_client import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, HttpClient, Seconds, basic_auth
 from sinks.tls import Tls
+from sinks.urls import HTTP_URL_IN_WORDS, HttpUrl
 
 DEFAULT_REQUEST_BYTES: Final = 5 * 1024 * 1024
 """Elasticsearch guide, "Tune for indexing speed": beyond a couple tens of megabytes a request costs memory and gains nothing."""
@@ -83,7 +84,7 @@ class ElkConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             try:
                 msgspec.convert(self.url, HttpUrl)
             except msgspec.ValidationError as error:
-                message = f"`url`: {error}"
+                message = f"`url`: expected {HTTP_URL_IN_WORDS}"
                 raise ValueError(message) from error
         if self.api_key and self.username:
             message = "set either `api_key` or `username` and `password`, not both"

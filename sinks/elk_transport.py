@@ -39,7 +39,12 @@ class SharedClientNode(BaseAsyncNode):
             raise kind(str(error), errors=(error,)) from error
         # A deprecation is for who wrote this client; without security each answer has one.
         kept = HttpHeaders({name: value for name, value in answer.headers.items() if name.lower() != "warning"})
-        return NodeApiResponse(ApiResponseMeta(answer.status, "1.1", kept, 0.0, self.config), answer.content)
+        content = answer.content
+        if not answer.ok and "json" not in (kept.get("content-type") or ""):
+            # What a proxy says in a page of its own is no reason to hide its status.
+            kept["content-type"] = "text/plain"
+            content = content.decode("utf-8", "replace").encode()
+        return NodeApiResponse(ApiResponseMeta(answer.status, "1.1", kept, 0.0, self.config), content)
 
     async def close(self) -> None:  # type: ignore[override]
         """Nothing: the HTTP client belongs to the sink."""

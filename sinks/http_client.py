@@ -27,9 +27,6 @@ from sinks.http_answers import Answer
 from sinks.network_errors import explain
 from sinks.tls import Tls, ssl_context
 
-HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^/@?#\s]+(/[^?#\s]*)?$")]
-"""An address of http or https without a credential in it, since messages show it; a credential has settings of its own."""
-
 Seconds = Annotated[float, Meta(gt=0)]
 
 CONNECT_TIMEOUT_SECONDS: Final = 5.0

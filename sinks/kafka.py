@@ -65,7 +65,7 @@ class KafkaConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     bootstrap_servers: Annotated[str, Meta(min_length=1)]
     """Some of the brokers as `host:port`, with commas between."""
-    topic: Annotated[str, Meta(pattern=TOPIC_NAME)]
+    topic: Annotated[str, Meta(pattern=TOPIC_NAME, description="1 to 249 letters, digits and . _ -")]
     """Where the events go."""
     key: Literal["run_id", "emitter_id", "event_id"] = "run_id"
     """What is a message's key. `run_id` keeps the events of a run in order (an event outside any run has its emitter's id, else

@@ -32,9 +32,10 @@ from sinks.base import (
     event_id_of,
 )
 from sinks.http_answers import Answer
-from sinks.http_client import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, HttpClient, HttpUrl, Seconds, basic_auth
+from sinks.http_client import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, HttpClient, Seconds, basic_auth
 from sinks.loki_entries import LABEL_FIELDS, METADATA_FIELDS, Entry, Layout, by_stream, push_body
 from sinks.tls import Tls
+from sinks.urls import HttpUrl
 
 PUSH_PATH: Final = "/loki/api/v1/push"
 

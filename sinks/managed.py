@@ -31,6 +31,7 @@ from sinks.base import (
 from sinks.http_answers import Answer
 from sinks.http_client import HttpClient
 from sinks.tls import Tls
+from sinks.urls import HttpAddress
 
 INGEST_PATH: Final = "/v1/ingest/managed"
 _NDJSON: Final = "application/x-ndjson"
@@ -40,7 +41,7 @@ _COMPRESS_FROM_BYTES: Final = 4096
 class ManagedConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The `config` block of a `managed` backend."""
 
-    url: Annotated[str, Meta(pattern="^https?://[^/]+")]
+    url: HttpAddress
     """The gateway's address, such as http://127.0.0.1:17080."""
     token: Secret = Secret("")
     """A token with the scope `ingest`; empty when the gateway has none configured."""

@@ -86,9 +86,15 @@ class MongoConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     url: Secret
     """`mongodb://user:password@host:27017/?replicaSet=rs0&authSource=admin`, or `mongodb+srv://…`."""
-    database: Annotated[str, Meta(pattern=r'^[^/\\. "$*<>:|?\x00]{1,63}$')] = "trackmate"
+    database: Annotated[
+        str,
+        Meta(pattern=r'^[^/\\. "$*<>:|?\x00]{1,63}$', description='1 to 63 characters without blanks and / \\ . " $ * < > : | ?'),
+    ] = "trackmate"
     """Where the collection is; MongoDB makes it with the first event."""
-    collection: Annotated[str, Meta(pattern=r"^(?!system\.)[^$\x00]{1,200}$")] = "events"
+    collection: Annotated[
+        str,
+        Meta(pattern=r"^(?!system\.)[^$\x00]{1,200}$", description="1 to 200 characters without $, not beginning with system."),
+    ] = "events"
     """Where the events go; MongoDB makes it with the first event. It must not be a time series, which does not deduplicate."""
     write_concern: str | int = "majority"
     """How many members must have an event before it counts as delivered: `majority`, a number, or a tag set's name."""

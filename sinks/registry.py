@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from msgspec.inspect import DictType, ListType, Metadata, StrType, StructType, UnionType
 
 from contract.errors import ConfigError, Problem, TrackMateError
 from sinks.base import Sink
 
 GROUP: Final = "trackmate.sinks"
+_PATTERN = re.compile(r"Expected `str` matching regex (?P<pattern>.*)$", re.DOTALL)
 _AT_PATH = re.compile(r"^(?P<what>.*?) - at `\$(?P<path>.*)`$")
 
 
@@ -76,20 +79,41 @@ def parse_config(kind: str, config: Mapping[str, Any], *, base: Path | None = No
             try:
                 msgspec.convert(config[key], item.type, strict=False, dec_hook=convert)
             except msgspec.ValidationError as error:
-                problems.append(_problem(key, error))
+                problems.append(_problem(key, error, item.type))
     if problems:
         raise ConfigError(source, problems)
     try:
         return msgspec.convert(dict(config), model, strict=False, dec_hook=convert)
     except msgspec.ValidationError as error:
-        raise ConfigError(source, [_problem("", error)]) from error
+        raise ConfigError(source, [_problem("", error, model)]) from error
 
 
-def _problem(key: str, error: msgspec.ValidationError) -> Problem:
+def _problem(key: str, error: msgspec.ValidationError, wanted: Any) -> Problem:
     found = _AT_PATH.match(str(error))
     what = found["what"] if found else str(error)
     path = key + (found["path"] if found else "")
+    if pattern := _PATTERN.match(what):
+        what = f"expected {descriptions(wanted)[ast.literal_eval(pattern['pattern'])]}"
     return Problem(path.lstrip("."), what[:1].lower() + what[1:])
+
+
+def descriptions(wanted: Any) -> dict[str, str]:
+    """What each pattern means that text in this type must match, in words, from the `description` beside it."""
+    found: dict[str, str] = {}
+    waiting = [msgspec.inspect.type_info(wanted)]
+    while waiting:
+        match waiting.pop():
+            case Metadata(StrType(pattern=str(pattern)), extra_json_schema=schema):
+                found[pattern] = (schema or {})["description"]
+            case Metadata(type=inner) | ListType(item_type=inner):
+                waiting.append(inner)
+            case UnionType(types=several):
+                waiting.extend(several)
+            case DictType(key_type=key, value_type=value):
+                waiting += [key, value]
+            case StructType(fields=fields):
+                waiting.extend(field.type for field in fields)
+    return found
 
 
 def make_sink(kind: str, name: str, config: Mapping[str, Any], *, base: Path | None = None) -> Sink:

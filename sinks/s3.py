@@ -51,9 +51,15 @@ _IN_THREAD_BYTES: Final = 32 * 1024
 class S3Config(AwsConfig, kw_only=True, forbid_unknown_fields=True):
     """The `config` block of an `s3` backend."""
 
-    bucket: Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._:/-]{2,254}$")]
+    bucket: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Za-z0-9][A-Za-z0-9._:/-]{2,254}$",
+            description="the name of a bucket (3 to 63 letters, digits, dots and hyphens) or an ARN",
+        ),
+    ]
     """An existing bucket, or the ARN of an access point."""
-    prefix: Annotated[str, Meta(max_length=MAX_PREFIX_LENGTH, pattern="^[ -~]*$")] = "events/"
+    prefix: Annotated[str, Meta(max_length=MAX_PREFIX_LENGTH, pattern="^[ -~]*$", description="ASCII text")] = "events/"
     """What every object's name begins with."""
     format: Format = "jsonl"
     """`jsonl`: every event's own JSON text on a line; `parquet`: the flat layout, one row an event."""
@@ -61,7 +67,9 @@ class S3Config(AwsConfig, kw_only=True, forbid_unknown_fields=True):
     """Of the object, or of the columns inside a Parquet file."""
     path_style: bool | None = None
     """Whether the bucket stands in the path of the address and not in its host name; by default with an `endpoint_url`."""
-    storage_class: Annotated[str, Meta(pattern="^[A-Z_]{1,64}$")] | None = None
+    storage_class: (
+        Annotated[str, Meta(pattern="^[A-Z_]{1,64}$", description="a storage class in capitals, such as STANDARD_IA")] | None
+    ) = None
     """Such as STANDARD_IA; by default the bucket's."""
     linger_seconds: Annotated[float, Meta(ge=0, le=20)] = 5
     """How far apart small objects are written, so that more events go into each; batches worth an object don't wait."""

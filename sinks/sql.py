@@ -58,7 +58,7 @@ CLASH_TRIES: Final = 4
 
 _DEFAULT_PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 _CONNECTIONS: Final = 4
-_IDENTIFIER: Final = r'^[^\x00"`.]{1,63}$'
+Identifier = Annotated[str, Meta(pattern=r'^[^\x00"`.]{1,63}$', description="1 to 63 characters without dots and quotes")]
 _STAGE: Final = "trackmate_batch"
 Row = tuple[Any, ...]
 T = TypeVar("T")
@@ -69,9 +69,9 @@ class SqlConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     url: Secret
     """`postgresql://user:password@host/database`, `mysql://…` or `mariadb://…`."""
-    table: Annotated[str, Meta(pattern=_IDENTIFIER)] = "events"
+    table: Identifier = "events"
     """Where the events go."""
-    schema: Annotated[str, Meta(pattern=_IDENTIFIER)] | None = None
+    schema: Identifier | None = None
     """The table's schema in PostgreSQL; on MySQL a database, in place of the URL's."""
     create_table: bool = False
     """Make the table when it is missing; otherwise its absence is an error."""

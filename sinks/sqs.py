@@ -51,7 +51,13 @@ _QUEUE_REGION: Final = re.compile(r"https?://(?:sqs\.)?([a-z]{2}(?:-[a-z]+)+-\d)
 class SqsConfig(AwsConfig, kw_only=True, forbid_unknown_fields=True):
     """The `config` block of an `sqs` backend."""
 
-    queue: Annotated[str, Meta(pattern=r"^(https?://[^/]+/.+|[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo)$")]
+    queue: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://[^/]+/.+|[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo)$",
+            description="the name of a queue (letters, digits, _ and -; .fifo at its end) or its URL",
+        ),
+    ]
     """An existing queue: its name, or its URL, which serves for another account too; `.fifo` at its end means FIFO."""
 
 

@@ -22,6 +22,7 @@ from msgspec import Meta
 from contract.settings import Secret
 from sinks.base import DeliveryReport, Health, Refused, SinkBatch, SinkError, SinkLimits, Unavailable
 from sinks.tls import Tls, ssl_context
+from sinks.urls import HttpAddress
 from sinks.zabbix_api import ZabbixApi
 from sinks.zabbix_items import FLOAT, LOG, MAX_FLOAT, MAX_KEY_CHARS, Item, Reading, readings_of
 from sinks.zabbix_moments import SECOND, Moments, nanoseconds
@@ -47,7 +48,7 @@ class ZabbixConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Where a Zabbix server or proxy takes values, such as http://zabbix:10051; only host and port count, as it isn't HTTP."""
     host: Annotated[str, Meta(min_length=1, max_length=128)]
     """The host in Zabbix that the values are of, by its technical name."""
-    api_url: Annotated[str, Meta(pattern="^https?://[^/]+")] | None = None
+    api_url: HttpAddress | None = None
     """The API of the Zabbix frontend, such as http://zabbix/api_jsonrpc.php; with it the host and items are made when missing."""
     api_key: Secret = Secret("")
     """An API token whose user may write the host."""

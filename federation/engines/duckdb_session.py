@@ -153,7 +153,7 @@ def translated(error: duckdb.Error, *, hide_values: bool, root: str) -> EngineEr
         return EngineError(f"the engine failed ({text}): the statement is at fault or DuckDB is, please report it")
     if hide_values and isinstance(error, duckdb.ConversionException | duckdb.InvalidInputException | duckdb.OutOfRangeException):
         return QueryError("a value can't be converted as the statement wants: use TRY_CAST, which gives NULL there")
-    return QueryError(f"{text}: check the names and types with GET /v1/catalog")
+    return QueryError(f"{text}: check the names and types with GET /v1/catalog, or .schema in trackmate sql")
 
 
 @contextlib.contextmanager

@@ -125,6 +125,13 @@ async def test_answer_of_something_else_swallows_events_or_makes_dead_letters(se
     await sink.close()
 
 
+@pytest.mark.parametrize("body", [b"<html>upstream timed out</html>", b"\xff\xfe"])
+async def test_status_of_a_proxy_is_hidden_by_its_page(server: ScriptedHttp, body: bytes) -> None:
+    server.script = Reply(502, body, {"Content-Type": "text/html"})
+    with pytest.raises(Unavailable, match="502 Bad Gateway"):
+        await deliver(new_sink(server), [event()])
+
+
 @pytest.mark.parametrize(("over", "requests"), [(-1, 2), (0, 1), (1, 1)])
 async def test_request_is_larger_than_allowed_or_smaller_than_need_be(server: ScriptedHttp, over: int, requests: int) -> None:
     items = [event(message="m" * 1000) for _ in range(4)]

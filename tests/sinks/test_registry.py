@@ -38,6 +38,29 @@ def test_wrong_type_of_a_path_or_secret_is_not_named() -> None:
         registry.parse_config("filesystem", {"path": ["x"]})
 
 
+@pytest.mark.parametrize("kind", registry.known_types())
+def test_pattern_of_a_setting_has_no_words(kind: str) -> None:
+    assert all(registry.descriptions(registry.sink_class(kind).Config).values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "problem"),
+    [
+        ("managed", {"url": "gateway:17080"}, "url: expected an address that begins with http:// or https://"),
+        ("elk", {"url": "es:9200"}, "`url`: expected an address such as https://host:9200"),
+        ("elk", {"url": ["http://a", "b"]}, "url[1]: expected an address such as https://host:9200"),
+        ("kafka", {"bootstrap_servers": "k:9092", "topic": "a b"}, "topic: expected 1 to 249 letters, digits and . _ -"),
+        ("s3", {"bucket": "my bucket"}, "bucket: expected the name of a bucket"),
+        ("cloudwatch", {"logs": {"log_group": "a*b"}}, "logs.log_group: expected 1 to 512 letters"),
+    ],
+)
+def test_text_that_does_not_fit_is_answered_by_a_pattern(kind: str, config: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        registry.parse_config(kind, config)
+    (found,) = error.value.problems
+    assert str(found).startswith(problem)
+
+
 def test_secret_is_shown() -> None:
     config = registry.parse_config("managed", {"url": "http://x", "token": "tm_hidden"})
     assert "tm_hidden" not in repr(config)
