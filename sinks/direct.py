@@ -16,6 +16,7 @@ from contract.errors import ConfigError, TrackMateError
 from sinks import registry
 from sinks.base import DeliveryReport, Sink, SinkBatch, SinkError, Throttled, describe
 
+_DEFAULTS: Final[Mapping[str, Any]] = {"linger_seconds": 0, "own_process": False}
 NOT_INSTALLED: Final = "type"
 """The place of a problem with the type itself."""
 
@@ -89,11 +90,12 @@ def make(kind: str, name: str, config: Mapping[str, Any], base: Path | None = No
     """A sink, not yet open; making it does no I/O. Raises ConfigError or UnknownSink.
 
     A sink that can wait inside `deliver` for more events (`linger_seconds`) does so only when it is told to: the SDK gathers
-    events by itself, and what is under way when a short program ends must not be a pause.
+    events by itself, and what is under way when a short program ends must not be a pause. Nor does one start processes, which
+    are the program's own affair, unless it is told to.
     """
     fields = {field.encode_name for field in msgspec.structs.fields(registry.sink_class(kind).Config)}
-    hasty = {"linger_seconds": 0} if "linger_seconds" in fields else {}
-    return DirectSink(registry.make_sink(kind, name, {**hasty, **config}, base=base))
+    defaults = {name: value for name, value in _DEFAULTS.items() if name in fields}
+    return DirectSink(registry.make_sink(kind, name, {**defaults, **config}, base=base))
 
 
 def _failed(message: str, *, alive: bool = False, retry_after: float | None = None) -> Delivered:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
 
@@ -25,6 +26,7 @@ from contract.errors import TrackMateError
 from contract.limits import MAX_BATCH_EVENTS, MAX_BODY_BYTES
 from sinks.base import DeliveryReport, Health, SinkBatch, SinkLimits, Unavailable, describe
 from sinks.jsonl_files import RENAMED, Completion, JsonlFolder
+from sinks.parquet_completion import IN_OWN_PROCESS, IN_THIS_PROCESS
 
 _MEGABYTE: Final = 1024 * 1024
 _ROTATION_TICK_SECONDS: Final = 1.0
@@ -53,6 +55,8 @@ class FilesystemConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     """A file is completed when it has grown to this many MiB of JSON text."""
     rotate_seconds: Annotated[float, Meta(gt=0)] = 60
     """A file is completed when its first batch is this old; Parquet can be read from then on."""
+    own_process: bool = True
+    """Whether Parquet files are made in a process of their own, at the lowest priority; in direct mode they are not."""
 
 
 class FilesystemSink:
@@ -65,7 +69,7 @@ class FilesystemSink:
         self.name = name
         self._config = config
         self._clock = clock
-        self._completion = _completion(config.format)
+        self._completion = _completion(config)
         self._folders: dict[str, JsonlFolder] = {}
         self._disk: ThreadPoolExecutor | None = None
         self._rotation: asyncio.Task[None] | None = None
@@ -176,15 +180,13 @@ class FilesystemSink:
         return f"backend '{self.name}' can't write to {self._config.path}: {advice}"
 
 
-def _completion(form: Literal["jsonl", "parquet"]) -> Completion:
-    if form == "jsonl":
+def _completion(config: FilesystemConfig) -> Completion:
+    if config.format == "jsonl":
         return RENAMED
-    try:
-        from sinks.parquet_files import complete_as_parquet
-    except ImportError as error:
-        message = f"format 'parquet' can't be written: {error}. Install what it needs: pip install 'trackmate[filesystem]'"
-        raise TrackMateError(message) from error
-    return Completion(".parquet", complete_as_parquet, at_once=False)
+    if find_spec("pyarrow") is None:
+        message = "format 'parquet' can't be written without pyarrow. Install it: pip install 'trackmate[filesystem]'"
+        raise TrackMateError(message)
+    return IN_OWN_PROCESS if config.own_process else IN_THIS_PROCESS
 
 
 class _Moment(msgspec.Struct):

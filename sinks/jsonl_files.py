@@ -22,6 +22,7 @@ import contextlib
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -87,15 +88,18 @@ class State(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """How growing files become complete: `complete(growing, final)` makes `final` appear in one step, or raises OSError."""
+    """How growing files become complete: inside `begin()`, a call with (growing, final) makes `final` appear, or raises OSError.
+
+    It appears in one step; several files may be completed in one block.
+    """
 
     suffix: str
-    complete: Callable[[Path, Path], object]
+    begin: Callable[[], AbstractContextManager[Callable[[Path, Path], object]]]
     at_once: bool
     """Whether it is quick enough to be done before a batch is acknowledged."""
 
 
-RENAMED: Final = Completion(".jsonl", Path.rename, at_once=True)
+RENAMED: Final = Completion(".jsonl", lambda: contextlib.nullcontext(Path.rename), at_once=True)
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -187,12 +191,15 @@ class JsonlFolder:
         return list(dict.fromkeys([*full, *surplus]))
 
     def _rotate(self, partitions: list[str]) -> None:
-        for partition in partitions:
-            file = self._state.open[partition]
-            growing = self._open_path(partition, file.first)
-            if growing.exists():
-                self._completion.complete(growing, self._final_path(partition, file, self._completion.suffix))
-                sync_folder(growing.parent)
+        if not partitions:
+            return
+        with self._completion.begin() as complete:
+            for partition in partitions:
+                file = self._state.open[partition]
+                growing = self._open_path(partition, file.first)
+                if growing.exists():
+                    complete(growing, self._final_path(partition, file, self._completion.suffix))
+                    sync_folder(growing.parent)
         self._forget(partitions)
 
     def _forget(self, partitions: list[str]) -> None:

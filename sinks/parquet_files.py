@@ -1,9 +1,7 @@
-"""Parquet in the flat layout of `contract.columns`: the schema, events as a table, and a file of lines made into one of rows."""
+"""Parquet in the flat layout of `contract.columns`: the schema, events as a table, and the lines of a file as rows of another."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ import pyarrow.parquet as pq
 from contract import codec
 from contract.columns import COLUMNS, flatten
 from contract.event import Event
+from sinks.parquet_completion import Unreadable
 
 ROW_GROUP_ROWS: Final = 32_768
 """Rows in a group at least, save in the last: enough for a reader to skip by statistics, little enough to hold in memory."""
@@ -31,12 +30,6 @@ _ARROW: Final[dict[str, pa.DataType]] = {
 }
 SCHEMA: Final = pa.schema([pa.field(c.name, _ARROW[c.type], c.nullable) for c in COLUMNS])
 """The flat layout as Arrow sees it; `timestamp` is UTC without a zone."""
-
-logger = logging.getLogger(__name__)
-
-
-class Unreadable(ValueError):
-    """A line that is no valid event."""
 
 
 def table_of(events: Sequence[Event]) -> pa.Table:
@@ -61,27 +54,6 @@ def write_parquet(lines: Path, target: Path) -> None:
     except (OSError, Unreadable):
         target.unlink(missing_ok=True)
         raise
-
-
-def complete_as_parquet(growing: Path, final: Path) -> None:
-    """Make the growing file of JSON lines into the complete `final`, which appears whole or not at all; the lines stay.
-
-    Lines that are no events are kept as they are, in a file that ends in `.jsonl`.
-    """
-    aside = final.with_name(final.name + ".tmp")
-    try:
-        write_parquet(growing, aside)
-    except Unreadable as error:
-        logger.warning(
-            "a file holds lines that are no events: it stays JSON Lines",
-            extra={"file": str(final.with_suffix(".jsonl")), "error": str(error)},
-        )
-        growing.rename(final.with_suffix(".jsonl"))
-        return
-    with contextlib.ExitStack() as undo:
-        undo.callback(aside.unlink, missing_ok=True)
-        aside.replace(final)
-        undo.pop_all()
 
 
 def _row_groups(lines: Path) -> Iterator[pa.Table]:

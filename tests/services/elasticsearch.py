@@ -144,9 +144,10 @@ class Elasticsearch(Service):
         (folder / "users_roles").write_text(f"superuser:{self.username}\n")
 
     def answers(self) -> bool:
-        """Whether it takes requests with the password."""
+        """Whether it takes requests with the password, also those that look into its own security index."""
         try:
-            return self._client.get("/_cluster/health", params={"wait_for_status": "yellow"}).is_success
+            healthy = self._client.get("/_cluster/health", params={"wait_for_status": "yellow"}).is_success
+            return healthy and self._client.get("/_security/privilege").is_success
         except httpx.TransportError:
             return False
 

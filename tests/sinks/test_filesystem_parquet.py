@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,14 +27,15 @@ from sinks import parquet_files, registry
 from sinks.base import Unavailable
 from sinks.filesystem import FilesystemConfig, FilesystemSink
 from sinks.jsonl_files import COMPLETE_SUFFIXES, Completion, JsonlFolder
-from sinks.parquet_files import ROW_GROUP_ROWS, complete_as_parquet
+from sinks.parquet_completion import IN_OWN_PROCESS, IN_THIS_PROCESS
+from sinks.parquet_files import ROW_GROUP_ROWS
+from tests.services.base import wait_until
 from tests.sidecar.harness import event, read_lines
 from tests.sinks.documented import documented_backend
 from tests.sinks.suite import SPOOL_ID, SinkSuite, batch_of, by_id, golden_events
 from tests.sinks.test_filesystem import FolderTarget
 
 HOUR = "date=2026-07-01/hour=09"
-AS_PARQUET = Completion(".parquet", complete_as_parquet, at_once=False)
 
 
 def parquet_files_below(folder: Path) -> list[Path]:
@@ -49,6 +53,10 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 def as_row(item: dict[str, Any]) -> dict[str, Any]:
     (decoded,) = codec.decode_batch(json.dumps(item).encode(), "application/x-ndjson").events
     return unflatten(dict(zip(NAMES, flatten(decoded), strict=True)))
+
+
+def parquet_processes(parent: int | None = None) -> list[psutil.Process]:
+    return [process for process in psutil.Process(parent).children() if "sinks.parquet_process" in process.cmdline()]
 
 
 class ParquetTarget(FolderTarget):
@@ -80,8 +88,8 @@ async def write(folder: Path, items: Sequence[dict[str, Any]], first: int = 1, *
     await sink.close()
 
 
-def folder_at(root: Path) -> JsonlFolder:
-    return JsonlFolder(root, SPOOL_ID, rotate_bytes=10**9, rotate_seconds=60, completion=AS_PARQUET)
+def folder_at(root: Path, completion: Completion = IN_THIS_PROCESS) -> JsonlFolder:
+    return JsonlFolder(root, SPOOL_ID, rotate_bytes=10**9, rotate_seconds=60, completion=completion)
 
 
 def numbered(items: Sequence[dict[str, Any]], first: int = 1) -> list[tuple[int, bytes]]:
@@ -143,7 +151,7 @@ async def test_growing_file_is_taken_for_a_complete_one(tmp_path: Path) -> None:
 
 
 def test_file_becomes_parquet_at_the_wrong_size_or_age(tmp_path: Path) -> None:
-    folder = JsonlFolder(tmp_path, SPOOL_ID, rotate_bytes=1000, rotate_seconds=60, completion=AS_PARQUET)
+    folder = JsonlFolder(tmp_path, SPOOL_ID, rotate_bytes=1000, rotate_seconds=60, completion=IN_THIS_PROCESS)
     folder.append({HOUR: numbered([event()])}, 1, 1, now=1000.0)
     folder.rotate(1059.0)
     assert parquet_files_below(tmp_path) == []
@@ -199,7 +207,7 @@ async def test_disk_that_fails_while_rows_are_made_loses_events(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     items = [event() for _ in range(6)]
-    sink = sink_at(tmp_path)
+    sink = sink_at(tmp_path, own_process=False)
     await sink.open()
     await sink.deliver(batch_of(items[:3]))
 
@@ -216,8 +224,43 @@ async def test_disk_that_fails_while_rows_are_made_loses_events(
     assert by_id(rows_of(tmp_path)) == by_id([as_row(item) for item in items])
 
 
-def test_line_that_is_no_event_holds_up_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = folder_at(tmp_path)
+async def test_end_of_the_process_that_makes_rows_loses_or_doubles_events(tmp_path: Path) -> None:
+    items = [event() for _ in range(600)]
+    sink = sink_at(tmp_path)
+    await sink.open()
+    for first in range(0, 300, 100):
+        await sink.deliver(batch_of(items[first : first + 100], first + 1))
+    closing = asyncio.create_task(sink.close())
+    (process,) = await asyncio.to_thread(lambda: wait_until(parquet_processes, seconds=10, what="the process", interval=0.001))
+    process.kill()
+    with pytest.raises(Unavailable, match="ended with code -9"):
+        await closing
+    assert sorted(path.suffix for path in (tmp_path / HOUR).iterdir()) == [".open"]
+    await write(tmp_path, items)
+    assert by_id(rows_of(tmp_path)) == by_id([as_row(item) for item in items])
+    assert parquet_processes() == []
+
+
+def test_process_that_makes_rows_outlives_a_killed_agent() -> None:
+    program = (
+        "import time; from sinks.parquet_completion import in_own_process\n"
+        "with in_own_process(): print('in', flush=True); time.sleep(60)"
+    )
+    agent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert agent.stdout is not None
+    with agent.stdout:
+        assert agent.stdout.readline() == b"in\n"
+        (process,) = parquet_processes(agent.pid)
+        agent.kill()
+        agent.wait()
+        process.wait(10)
+
+
+@pytest.mark.parametrize("completion", [IN_THIS_PROCESS, IN_OWN_PROCESS], ids=["this", "own"])
+def test_line_that_is_no_event_holds_up_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, completion: Completion
+) -> None:
+    folder = folder_at(tmp_path, completion)
     folder.append({HOUR: [(1, b'{"not": "an event"}'), *numbered([event()], 2)]}, 1, 2, now=0.0)
     folder.append({"date=2026-07-01/hour=10": numbered([event()], 3)}, 3, 3, now=0.0)
     with caplog.at_level(logging.WARNING):
@@ -248,7 +291,7 @@ async def test_change_of_format_loses_or_doubles_events(tmp_path: Path) -> None:
 
 
 def test_parquet_without_its_library_gives_no_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sinks.parquet_files", None)
+    monkeypatch.setattr("sinks.filesystem.find_spec", lambda _: None)
     with pytest.raises(TrackMateError, match=r"pip install 'trackmate\[filesystem\]'"):
         sink_at(tmp_path)
     FilesystemSink("files", FilesystemConfig(path=tmp_path))
