@@ -50,9 +50,10 @@ def timescale_apache() -> Iterator[TimescaleApache]:
 
 
 @pytest.fixture(scope="session")
-def versitygw() -> VersityGw:
+def versitygw() -> Iterator[VersityGw]:
     """An S3 server."""
-    return shared(VersityGw)
+    with shared(VersityGw) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -63,27 +64,31 @@ def pglite_timescale() -> Iterator[PgliteTimescale]:
 
 
 @pytest.fixture(scope="session")
-def kafka() -> KafkaService:
+def kafka() -> Iterator[KafkaService]:
     """A Kafka broker."""
-    return shared(KafkaService)
+    with shared(KafkaService) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def rabbitmq() -> RabbitMq:
+def rabbitmq() -> Iterator[RabbitMq]:
     """A RabbitMQ broker."""
-    return shared(RabbitMq)
+    with shared(RabbitMq) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def mariadb() -> MariaDb:
+def mariadb() -> Iterator[MariaDb]:
     """MariaDB."""
-    return shared(MariaDb)
+    with shared(MariaDb) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def mongo() -> MongoService:
+def mongo() -> Iterator[MongoService]:
     """What speaks MongoDB's protocol."""
-    return shared(MongoService)
+    with shared(MongoService) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -94,21 +99,24 @@ def toxiproxy() -> Iterator[Toxiproxy]:
 
 
 @pytest.fixture(scope="session")
-def moto() -> Moto:
+def moto() -> Iterator[Moto]:
     """SQS, CloudWatch and CloudWatch Logs."""
-    return shared(Moto)
+    with shared(Moto) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def elasticsearch() -> Elasticsearch:
+def elasticsearch() -> Iterator[Elasticsearch]:
     """Elasticsearch with security on."""
-    return shared(Elasticsearch)
+    with shared(Elasticsearch) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def zabbix() -> Zabbix:
+def zabbix() -> Iterator[Zabbix]:
     """A Zabbix server with its API."""
-    return shared(Zabbix)
+    with shared(Zabbix) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -102,6 +102,9 @@ class Service:
         if hasattr(self, "_numbers"):
             self._numbers = itertools.count(os.getpid() * 1_000_000)
 
+    def detach(self) -> None:
+        """Close what `attach` made."""
+
     def spawn(
         self, command: Sequence[str | Path], *, ready: Callable[[], Any], env: Mapping[str, str] | None = None, **options: Any
     ) -> None:

@@ -97,6 +97,10 @@ class Elasticsearch(Service):
         """Make the administrator's client."""
         self._client = httpx.Client(base_url=self.url, auth=(self.username, self.password), trust_env=False, timeout=60)
 
+    def detach(self) -> None:
+        """Close the client."""
+        self._client.close()
+
     def start(self) -> Self:
         """Start it on an empty folder, as an ordinary user."""
         home = self.folder / "home"

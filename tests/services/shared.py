@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -57,8 +58,17 @@ def end_run() -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def shared(kind: type[Kind]) -> Kind:
+@contextlib.contextmanager
+def shared(kind: type[Kind]) -> Iterator[Kind]:
     """This run's server of this kind, started when it is first asked for. It is not to be stopped by a test."""
+    server = _attached(kind)
+    try:
+        yield server
+    finally:
+        server.detach()
+
+
+def _attached(kind: type[Kind]) -> Kind:
     place = Path(os.environ[RUN]) / f"{kind.__module__}.{kind.__qualname__}"
     with place.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

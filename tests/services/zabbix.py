@@ -135,6 +135,10 @@ class Zabbix(Service):
         self._connect()
         self.api.login(api_token=self.token)
 
+    def detach(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
     def _connect(self) -> None:
         self._session = requests.Session()
         self._session.trust_env = False
