@@ -64,8 +64,8 @@ class Claim:
 
     @property
     def name(self) -> str:
-        """The batch's own name."""
-        return self.original.name
+        """The batch's own name as text, whatever bytes it is made of."""
+        return os.fsencode(self.original.name).decode("utf-8", "replace")
 
 
 class Adoption:
@@ -103,14 +103,14 @@ class Adoption:
         adopted = 0
         try:
             candidates = await asyncio.to_thread(self._candidates, folder)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - others write there: nothing that they leave may end the adoption of the rest
             self._complain(folder, describe(error))
             return 0
         for path in candidates:
             try:
                 claim = self._claim(path)
                 adopted += 0 if claim is None else await self._adopt(claim)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - as above
                 self._complain(path, describe(error))
         return adopted
 
@@ -268,7 +268,7 @@ def _dead(pid: int) -> bool:
         return True
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # nobody, or a number that no process can have
         return True
     except PermissionError:
         return False

@@ -273,6 +273,34 @@ async def test_file_that_can_not_be_read_keeps_the_others_waiting(setup: Setup) 
     assert await adoption.adopt_folder(setup.sdk) == 1
 
 
+@pytest.mark.parametrize("name", [b"x.1.1.jsonl.claimed-99999999999999999999", b"\xff.1.1.jsonl"], ids=["claimer", "bytes"])
+async def test_name_that_nobody_thought_of_ends_all_adoption(setup: Setup, name: bytes) -> None:
+    (setup.sdk / os.fsdecode(name)).write_bytes(b"garbage\n")
+    items = events(3)
+    setup.leave(items)
+    assert await setup.adoption().adopt_folder(setup.sdk) == 2
+    assert setup.in_log() == ids(items)
+    assert [line["event"] for line in setup.quarantined()] == ["garbage"]
+    assert list(setup.sdk.iterdir()) == []
+
+
+async def test_file_that_trips_over_a_fault_of_ours_ends_all_adoption(
+    setup: Setup, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tripping, items = setup.leave(b"garbage\n", "a.1.1.jsonl"), events(3)
+    setup.leave(items, "b.1.1.jsonl")
+
+    async def trip(*_: object) -> None:
+        message = "nobody thought of it"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(setup.quarantine, "keep", trip)
+    assert await setup.adoption().adopt_folder(setup.sdk) == 1
+    assert setup.in_log() == ids(items)
+    assert list(setup.sdk.iterdir()) == [tripping]
+    assert [record.error for record in caplog.records if record.levelname == "WARNING"] == ["RuntimeError: nobody thought of it"]  # type: ignore[attr-defined]
+
+
 async def test_two_agents_adopt_one_file_twice(setup: Setup) -> None:
     items = [events(3) for _ in range(20)]
     for batch in items:
