@@ -173,7 +173,8 @@ class HotStore:
     ) -> tuple[pa.Table, tuple[str, ...]]:
         """The rows that meet those conditions that PostgreSQL can judge as DuckDB does, and which those were.
 
-        `sites` keeps only rows of these; `after_xid` only what later transactions brought; `limit` any so many rows.
+        `sites` keeps only rows of these; `after_xid` only what later transactions brought; `limit` any so many rows, where
+        PostgreSQL judges all conditions.
         Raises QueryError when there are more than `max_rows`, Unavailable when the store can't be reached.
         """
         schema = table.schema if columns is None else pa.schema([table.schema.field(name) for name in columns])
@@ -184,6 +185,8 @@ class HotStore:
             if condition is not None:
                 conditions.append(condition)
                 pushed.append(str(predicate))
+        if len(pushed) < len(predicates):
+            limit = None  # what is cut off here may be what the conditions left to DuckDB want
         if sites is not None:
             conditions.append(_any_of(sql.Identifier("site_id"), [sql.Literal(s) for s in sorted(sites) if "\0" not in s]))
         if after_xid is not None:

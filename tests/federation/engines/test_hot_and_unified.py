@@ -115,6 +115,19 @@ async def test_a_limit_reaches_the_hot_store_only_when_any_rows_will_do(engine: 
             await ask(engine, sql)
 
 
+@pytest.mark.parametrize("condition", ["event_id IN ('none', '{last}')", "event_id >= '{start}'", 'entities > \'{{"tool": "t1\''])
+async def test_a_limit_cuts_off_before_a_condition_that_the_hot_store_can_not_judge(
+    engine: DuckDBEngine, writer: HotWriter, condition: str
+) -> None:
+    events = many(50, entities={"tool": "t0"})
+    events.append(event(timestamp=NOW + dt.timedelta(minutes=1), entities={"tool": "t2"}))
+    await writer.write(events)
+    last = events[-1].event_id
+    where = condition.format(last=last, start=last[:-1])
+    found = await ask(engine, f"SELECT event_id FROM hot.events WHERE {where} LIMIT 1")
+    assert found == [{"event_id": last}]
+
+
 @pytest.mark.parametrize(
     ("predicate", "expected"),
     [
