@@ -70,7 +70,8 @@ class FilesystemSink:
         self._config = config
         self._clock = clock
         self._completion = _completion(config)
-        self._folders: dict[str, JsonlFolder] = {}
+        self._folders: dict[str, JsonlFolder | None] = {}
+        """By log; None after a failure: the next try starts from what the state on disk says."""
         self._disk: ThreadPoolExecutor | None = None
         self._rotation: asyncio.Task[None] | None = None
         self._trouble: str | None = None
@@ -124,8 +125,8 @@ class FilesystemSink:
             await asyncio.sleep(_ROTATION_TICK_SECONDS)
             try:
                 await self._on_disk(self._rotate, False)
-            except Unavailable as error:
-                self._rotation_failed(str(error))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next file may do better
+                self._rotation_failed(str(error) if isinstance(error, Unavailable) else describe(error))
             else:
                 self._trouble = None
 
@@ -136,33 +137,40 @@ class FilesystemSink:
         self._trouble = message
 
     def _append(self, batch: SinkBatch) -> None:
-        folder = self._folders.get(batch.spool_id)
-        if folder is None:
-            folder = self._folders[batch.spool_id] = JsonlFolder(
-                self._config.path,
-                batch.spool_id,
-                rotate_bytes=int(self._config.rotate_size_mb * _MEGABYTE),
-                rotate_seconds=self._config.rotate_seconds,
-                completion=self._completion,
-            )
         partitions: dict[str, list[tuple[int, bytes]]] = {}
         for seq, line, partition in zip(batch.seqs, batch.lines, partitions_of(batch), strict=True):
             partitions.setdefault(partition, []).append((seq, line))
         try:
-            folder.append(partitions, batch.first_seq, batch.last_seq, self._clock())
+            self._folder(batch.spool_id).append(partitions, batch.first_seq, batch.last_seq, self._clock())
         except OSError:
-            del self._folders[batch.spool_id]  # the next try starts from what the state on disk says
+            self._folders[batch.spool_id] = None
             raise
 
     def _rotate(self, everything: bool) -> None:
-        for spool_id, folder in list(self._folders.items()):
+        failure: OSError | None = None
+        for spool_id in list(self._folders):
             try:
-                folder.rotate(self._clock(), everything=everything)
-            except OSError:
-                del self._folders[spool_id]
-                raise
-            if everything:
-                del self._folders[spool_id]
+                self._folder(spool_id).rotate(self._clock(), everything=everything)
+            except OSError as error:
+                self._folders[spool_id] = None
+                failure = failure or error
+            else:
+                if everything:
+                    del self._folders[spool_id]
+        if failure is not None:
+            raise failure
+
+    def _folder(self, spool_id: str) -> JsonlFolder:
+        folder = self._folders.get(spool_id)
+        if folder is None:
+            folder = self._folders[spool_id] = JsonlFolder(
+                self._config.path,
+                spool_id,
+                rotate_bytes=int(self._config.rotate_size_mb * _MEGABYTE),
+                rotate_seconds=self._config.rotate_seconds,
+                completion=self._completion,
+            )
+        return folder
 
     def _probe(self) -> None:
         self._config.path.mkdir(parents=True, exist_ok=True)

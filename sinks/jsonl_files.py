@@ -193,14 +193,23 @@ class JsonlFolder:
     def _rotate(self, partitions: list[str]) -> None:
         if not partitions:
             return
+        done: list[str] = []
+        failure: OSError | None = None
         with self._completion.begin() as complete:
             for partition in partitions:
                 file = self._state.open[partition]
                 growing = self._open_path(partition, file.first)
-                if growing.exists():
-                    complete(growing, self._final_path(partition, file, self._completion.suffix))
-                    sync_folder(growing.parent)
-        self._forget(partitions)
+                try:
+                    if growing.exists():
+                        complete(growing, self._final_path(partition, file, self._completion.suffix))
+                        sync_folder(growing.parent)
+                except OSError as error:  # one file that can't be completed must not hold up the others
+                    failure = failure or error
+                else:
+                    done.append(partition)
+        self._forget(done)
+        if failure is not None:
+            raise failure
 
     def _forget(self, partitions: list[str]) -> None:
         """Take completed files out of the state, then away."""

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from contract import codec
 from contract.columns import COLUMNS, flatten
+from contract.errors import InvalidBody
 from contract.event import Event
 from sinks.parquet_completion import Unreadable
 
@@ -61,7 +62,10 @@ def _row_groups(lines: Path) -> Iterator[pa.Table]:
     rows = 0
     with lines.open("rb") as handle:
         while part := handle.readlines(_READ_BYTES):
-            batch = codec.decode_batch(b"".join(part), _NDJSON)
+            try:
+                batch = codec.decode_batch(b"".join(part), _NDJSON)
+            except InvalidBody as error:  # not one of these lines is JSON
+                raise Unreadable(f"{lines}: {error}") from error
             if batch.rejected:
                 raise Unreadable(f"{lines}: {batch.rejected[0].error}")
             waiting.append(table_of(batch.events))

@@ -1,12 +1,14 @@
 """The process that makes files of lines into Parquet files: takes orders on standard input, tells outcomes on standard output.
 
-Each is a line of JSON. It ends when its input does, and so with the process that started it.
+Each is a line of JSON. It ends when its input does, and so with the process that started it: a SIGTERM to all processes of a
+service is left to that one, which may want a file made before it ends.
 """
 
 from __future__ import annotations
 
 import os
 import queue
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -20,6 +22,7 @@ _LOWEST_PRIORITY = 19
 
 def serve() -> None:
     """Carry out the orders that come in, one after the other."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.nice(_LOWEST_PRIORITY)
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     threading.Thread(target=_take_in, args=(orders,), daemon=True).start()

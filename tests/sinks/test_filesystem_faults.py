@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import json
@@ -17,6 +18,8 @@ import pytest
 
 from sinks.base import SinkBatch, Unavailable
 from sinks.filesystem import FilesystemConfig, FilesystemSink
+from sinks.jsonl_files import JsonlFolder
+from tests.services.base import wait_until
 from tests.services.small_disk import remount, small_disk
 from tests.sidecar.harness import event, read_lines
 from tests.sinks.suite import SPOOL_ID, batch_of, by_id
@@ -227,3 +230,22 @@ async def test_spool_id_of_another_log_is_overwritten(tmp_path: Path) -> None:
         await sink.deliver(SinkBatch([json.dumps(i).encode() for i in part], first_seq=1, last_seq=2, spool_id=spool_id))
     await sink.close()
     assert by_id(rows_of(tmp_path)) == by_id([as_row(item) for item in items])
+
+
+async def test_fault_that_nobody_thought_of_ends_all_rotation_by_age(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rotate, faults = JsonlFolder.rotate, ["nobody thought of it"]
+
+    def trip(folder: JsonlFolder, now: float, *, everything: bool = False) -> None:
+        if faults:
+            raise RuntimeError(faults.pop())
+        rotate(folder, now, everything=everything)
+
+    monkeypatch.setattr(JsonlFolder, "rotate", trip)
+    sink = FilesystemSink("files", FilesystemConfig(path=tmp_path, rotate_seconds=0.001))
+    await sink.open()
+    await sink.deliver(batch_of([event()]))
+    await asyncio.to_thread(lambda: wait_until(lambda: complete_lines(tmp_path), seconds=60, what="the complete file"))
+    await sink.close()
+    assert [record.error for record in caplog.records] == ["RuntimeError: nobody thought of it"]  # type: ignore[attr-defined]

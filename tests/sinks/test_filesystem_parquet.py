@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -27,7 +29,7 @@ from sinks import parquet_files, registry
 from sinks.base import Unavailable
 from sinks.filesystem import FilesystemConfig, FilesystemSink
 from sinks.jsonl_files import COMPLETE_SUFFIXES, Completion, JsonlFolder
-from sinks.parquet_completion import IN_OWN_PROCESS, IN_THIS_PROCESS
+from sinks.parquet_completion import IN_OWN_PROCESS, IN_THIS_PROCESS, in_own_process
 from sinks.parquet_files import ROW_GROUP_ROWS
 from tests.services.base import wait_until
 from tests.sidecar.harness import event, read_lines
@@ -256,6 +258,81 @@ def test_process_that_makes_rows_outlives_a_killed_agent() -> None:
         process.wait(10)
 
 
+async def test_file_that_could_not_be_completed_is_not_tried_again(tmp_path: Path) -> None:
+    items = [event() for _ in range(3)]
+    sink = sink_at(tmp_path, rotate_seconds=0.001)
+    await sink.open()
+    await sink.deliver(batch_of(items))
+    (process,) = await asyncio.to_thread(lambda: wait_until(parquet_processes, seconds=30, what="the process", interval=0.001))
+    process.kill()
+    await asyncio.to_thread(lambda: wait_until(lambda: parquet_files_below(tmp_path), seconds=60, what="the Parquet file"))
+    await sink.close()
+    assert by_id(rows_of(tmp_path)) == by_id([as_row(item) for item in items])
+
+
+def test_process_that_hangs_holds_up_deliveries_for_ever(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    items = [event(), event()]
+    for place, item in enumerate(items):
+        (tmp_path / f"{place}.growing").write_bytes(json.dumps(item).encode() + b"\n")
+    with in_own_process(patience=1.0) as complete:
+        (process,) = parquet_processes()
+        process.suspend()
+        for place in range(2):
+            complete(tmp_path / f"{place}.growing", tmp_path / f"{place}.parquet")
+    assert [message for message in caplog.messages if "too busy" in message] == [caplog.messages[0]]
+    made = [pq.ParquetFile(tmp_path / f"{place}.parquet").read().to_pylist() for place in range(2)]
+    assert [unflatten(row) for rows in made for row in rows] == [as_row(item) for item in items]
+    assert parquet_processes() == []
+
+
+def test_signal_to_all_of_a_service_ends_the_process_before_its_work(tmp_path: Path) -> None:
+    def ignores_sigterm() -> bool:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        ignored = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigIgn"))
+        return bool(ignored & 1 << (signal.SIGTERM - 1))
+
+    (tmp_path / "growing").write_bytes(json.dumps(event()).encode() + b"\n")
+    with in_own_process() as complete:
+        (process,) = parquet_processes()
+        assert os.getpgid(process.pid) != os.getpgid(0), "a terminal's Ctrl-C reaches it"
+        wait_until(ignores_sigterm, seconds=30, what="the process to be up")
+        process.terminate()
+        complete(tmp_path / "growing", tmp_path / "made.parquet")
+    assert pq.ParquetFile(tmp_path / "made.parquet").metadata.num_rows == 1
+
+
+async def test_python_that_was_moved_is_told_as_a_folder_that_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = sink_at(tmp_path)
+    await sink.open()
+    await sink.deliver(batch_of([event()]))
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", str(tmp_path / "python"))
+        with pytest.raises(Unavailable, match=r"can't be started .*/python: No such file .*own_process: false"):
+            await sink.close()
+    await sink.close()
+    await sink.open()
+    await sink.close()
+    assert len(parquet_files_below(tmp_path)) == 1
+
+
+def test_file_that_can_not_be_completed_holds_up_the_others(tmp_path: Path) -> None:
+    def complete(growing: Path, final: Path) -> None:
+        if "hour=09" in str(growing):
+            raise OSError(errno.EIO, "bad block")
+        growing.rename(final)
+
+    folder = folder_at(tmp_path, Completion(".parquet", lambda: contextlib.nullcontext(complete), at_once=False))
+    hours = [HOUR, "date=2026-07-01/hour=10"]
+    folder.append({hour: numbered([event()], seq) for seq, hour in enumerate(hours, 1)}, 1, 2, now=0.0)
+    with pytest.raises(OSError, match="bad block"):
+        folder.rotate(0.0, everything=True)
+    assert [file.parent.name for file in parquet_files_below(tmp_path)] == ["hour=10"]
+    assert [file.parent.name for file in tmp_path.glob("date=*/hour=*/*.open")] == ["hour=09"]
+    assert not folder.idle()
+
+
 @pytest.mark.parametrize("completion", [IN_THIS_PROCESS, IN_OWN_PROCESS], ids=["this", "own"])
 def test_line_that_is_no_event_holds_up_the_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, completion: Completion
@@ -270,6 +347,16 @@ def test_line_that_is_no_event_holds_up_the_others(
     assert len(parquet_files_below(tmp_path)) == 1
     (kept,) = tmp_path.glob("date=*/hour=*/*.jsonl")
     assert len(read_lines([kept])) == 2
+
+
+def test_file_of_nothing_but_garbage_is_tried_for_ever(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = folder_at(tmp_path)
+    folder.append({HOUR: [(1, b"\x00garbage")]}, 1, 1, now=0.0)
+    with caplog.at_level(logging.WARNING):
+        folder.rotate(0.0, everything=True)
+    assert folder.idle()
+    assert "no events" in caplog.text
+    assert [path.read_bytes() for path in complete_lines(tmp_path)] == [b"\x00garbage\n"]
 
 
 async def test_change_of_format_loses_or_doubles_events(tmp_path: Path) -> None:
