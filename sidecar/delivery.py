@@ -199,7 +199,12 @@ class Delivery:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self.progress.state = "stopped"
             self._change.notify()
-            await self._close()
+            closing = asyncio.create_task(self._close(), name=f"close {self.settings.name}")
+            try:
+                await asyncio.shield(closing)
+            except asyncio.CancelledError:
+                await closing  # it is bounded by itself; cut in the middle, a sink would leave half of its work
+                raise
 
     async def _step(self) -> None:
         await self._advance()
@@ -354,7 +359,6 @@ class Delivery:
             self._stored, self._stored_at = position, self._clock()
 
     async def _close(self) -> None:
-        await self._sender.close()
         try:
             await self._advance()
             await self._store_if_due(now=True)
@@ -363,3 +367,4 @@ class Delivery:
                 "checkpoint not stored: some events will be delivered again",
                 extra={"backend": self.settings.name, "error": describe(error)},
             )
+        await self._sender.close()

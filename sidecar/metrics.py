@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -24,7 +24,6 @@ class BackendMetrics:
         self.unreadable = owner.unreadable.labels(backend)
         self.bytes = owner.delivered_bytes.labels(backend)
         self.seconds = owner.delivery_seconds.labels(backend)
-        self.breaker = owner.breaker_state.labels(backend)
 
 
 class Metrics:
@@ -66,9 +65,6 @@ class Metrics:
             ["backend"],
             buckets=_LATENCY_BUCKETS,
             registry=self.registry,
-        )
-        self.breaker_state = Gauge(
-            "sidecar_breaker_state", "0 closed (works), 1 half-open (probing), 2 open (down)", ["backend"], registry=self.registry
         )
 
     def backend(self, name: str) -> BackendMetrics:

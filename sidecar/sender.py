@@ -162,12 +162,10 @@ class Sender:
             self.concurrency.ended()
             self.progress.latency = self._clock() - flight.began
             self._metrics.seconds.observe(self.progress.latency)
-            self._metrics.breaker.set(self.breaker.state.value)
             self._change.notify()
         self.breaker.succeeded()
         if probe:
             self._works_again()
-        self._metrics.breaker.set(self.breaker.state.value)
         self.concurrency.succeeded(self._clock() - flight.began, full=full and not report.retry)
         await self._settle(flight, batch, report)
 

@@ -181,6 +181,8 @@ class Sidecar:
             labels = {"backend": delivery.settings.name}
             yield "sidecar_backend_lag_events", "Events that the backend has yet to get", labels, delivery.lag_events
             yield "sidecar_backend_lag_seconds", "Age of the oldest of them", labels, delivery.lag_seconds
+            state = delivery.breaker.state.value
+            yield "sidecar_breaker_state", "0 closed (works), 1 half-open (probing), 2 open (down)", labels, state
             yield "sidecar_concurrency_limit", "Calls that the backend may get at once", labels, delivery.concurrency.limit
             yield "sidecar_calls_in_flight", "Calls under way", labels, delivery.concurrency.in_flight
             yield "sidecar_bytes_in_flight", "Bytes of events on their way", labels, delivery.flights.bytes

@@ -234,6 +234,30 @@ async def test_hung_system_is_waited_for_longer_than_the_timeout(tmp_path: Path)
     assert sink.got == log.ids()
 
 
+async def test_sink_that_closes_slowly_costs_the_checkpoint_or_is_cut_in_the_middle(tmp_path: Path) -> None:
+    class SlowToClose(ScriptedSink):
+        closing, may_end = False, asyncio.Event()
+
+        async def close(self) -> None:
+            self.closing = True
+            await self.may_end.wait()
+            await super().close()
+
+    log, sink = MemoryLog(), SlowToClose()
+    log.add(some_events(5))
+    delivery = new_delivery(log, sink, tmp_path)
+    running = asyncio.create_task(delivery.run())
+    await until(lambda: len(sink.got) == 5)
+    delivery.stop()
+    await until(lambda: sink.closing)
+    assert log.checkpoints == {"sink": 5}
+    running.cancel()
+    await asyncio.sleep(0)
+    sink.may_end.set()
+    await asyncio.gather(running, return_exceptions=True)
+    assert sink.closed == 1
+
+
 async def test_dead_system_costs_a_try_a_batch_instead_of_one_an_interval(tmp_path: Path) -> None:
     now = 0.0
     log, sink = MemoryLog(), ScriptedSink([fails_with(Unavailable("down"))] * 1000)

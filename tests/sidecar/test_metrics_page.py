@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from federation.gateway.metrics import Metrics as GatewayMetrics
-from tests.services.base import free_port
+from tests.services.base import free_port, wait_until
 from tests.sidecar.harness import RunningSidecar, event, events, files_backend, managed_backend
 from tests.sinks.gateway_double import GatewayDouble
 
@@ -87,3 +87,15 @@ def test_what_was_done_is_counted_wrong(new_sidecar: Callable[..., RunningSideca
     sizes = [len(line) + 1 for line in gateway.requests[-1]["body"].splitlines()[1:10]]
     assert sidecar.metric("sidecar_delivered_bytes_total", backend="managed") == sum(sizes)
     assert sidecar.metric("sidecar_dropped_events_total", reason="damaged") == 0
+
+
+def test_breaker_of_a_backend_that_was_taken_out_alarms_for_ever(new_sidecar: Callable[..., RunningSidecar]) -> None:
+    sidecar = new_sidecar(backends=[managed_backend(f"http://127.0.0.1:{free_port()}", "gone"), files_backend()]).start()
+    sidecar.post(events(3))
+    sidecar.wait_for_backend("gone", seconds=60, state="down", breaker="open")
+    assert sidecar.metric("sidecar_breaker_state", backend="gone") == 2
+    sidecar.settings["backends"] = [files_backend()]
+    sidecar.write_config()
+    sidecar.hang_up()
+    wait_until(lambda: len(sidecar.health()["backends"]) == 1, seconds=60, what="the reload")
+    assert re.findall('sidecar_breaker_state{backend="(.*)"}', sidecar.get("/metrics").text) == ["files"]
