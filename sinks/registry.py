@@ -92,19 +92,19 @@ def _problem(key: str, error: msgspec.ValidationError, wanted: Any) -> Problem:
     found = _AT_PATH.match(str(error))
     what = found["what"] if found else str(error)
     path = key + (found["path"] if found else "")
-    if pattern := _PATTERN.match(what):
-        what = f"expected {descriptions(wanted)[ast.literal_eval(pattern['pattern'])]}"
+    if (pattern := _PATTERN.match(what)) and (words := descriptions(wanted).get(ast.literal_eval(pattern["pattern"]))):
+        what = f"expected {words}"
     return Problem(path.lstrip("."), what[:1].lower() + what[1:])
 
 
 def descriptions(wanted: Any) -> dict[str, str]:
-    """What each pattern means that text in this type must match, in words, from the `description` beside it."""
+    """What each pattern means that text in this type must match, in words: the `description` beside it, or nothing."""
     found: dict[str, str] = {}
     waiting = [msgspec.inspect.type_info(wanted)]
     while waiting:
         match waiting.pop():
             case Metadata(StrType(pattern=str(pattern)), extra_json_schema=schema):
-                found[pattern] = (schema or {})["description"]
+                found[pattern] = (schema or {}).get("description", "")
             case Metadata(type=inner) | ListType(item_type=inner):
                 waiting.append(inner)
             case UnionType(types=several):

@@ -181,7 +181,15 @@ async def test_joined_batch_is_sent_larger_than_need_be(gateway: GatewayDouble) 
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [(None, None), ("5", 5.0), (" 0 ", 0.0), ("soon", None), ("-3", None), ("99999999", MAX_RETRY_AFTER)],
+    [
+        (None, None),
+        ("5", 5.0),
+        (" 0 ", 0.0),
+        ("soon", None),
+        ("-3", None),
+        ("99999999", MAX_RETRY_AFTER),
+        (f"Wed, 21 Oct {10**20} 07:28:00 GMT", None),
+    ],
 )
 def test_retry_after_in_seconds_is_misread(value: str | None, seconds: float | None) -> None:
     assert retry_after_seconds(value) == seconds

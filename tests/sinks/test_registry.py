@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import pytest
 
 from contract.errors import ConfigError
@@ -59,6 +60,19 @@ def test_text_that_does_not_fit_is_answered_by_a_pattern(kind: str, config: dict
         registry.parse_config(kind, config)
     (found,) = error.value.problems
     assert str(found).startswith(problem)
+
+
+def test_pattern_without_words_in_a_sink_of_another_package_is_answered_by_a_key_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Config(msgspec.Struct):
+        host: Annotated[str, msgspec.Meta(pattern="^[a-z]+$")]
+
+    class TheirSink:
+        pass
+
+    TheirSink.Config = Config  # type: ignore[attr-defined]
+    monkeypatch.setattr(registry, "sink_class", lambda _: TheirSink)
+    with pytest.raises(ConfigError, match=r"host: expected `str` matching regex '\^\[a-z\]\+\$'"):
+        registry.parse_config("theirs", {"host": "A B"})
 
 
 def test_secret_is_shown() -> None:
