@@ -27,6 +27,7 @@ _MIRRORED: Final[dict[Operator, Operator]] = {"=": "=", "<": ">", "<=": ">=", ">
 _PLAIN_JOINS: Final = frozenset({"", "INNER", "CROSS", "OUTER"})
 _NOT_CONSTANT: Final = (
     exp.Column, exp.Query, exp.Subquery, exp.Window, exp.AggFunc, exp.Rand, exp.Uuid, exp.Star, exp.Lambda, exp.Identifier,
+    exp.Explode, exp.Unnest,
 )  # fmt: skip
 _MAX_VALUES: Final = 1_000
 """The longest IN list that is judged file by file."""

@@ -34,6 +34,9 @@ READABLE_FEATURES: Final = frozenset({"timestampNtz", "vacuumProtocolCheck", "v2
 MAX_READER: Final = 3
 """The last reader version there is: 2 brings column mapping, 3 names its features."""
 
+_READ: Final = "union_by_name = true, can_have_nan = true"
+"""How files are read; without the second, DuckDB skips those whose statistics, which leave NaN out, lie below what is asked."""
+
 HIVE_NULL: Final = "__HIVE_DEFAULT_PARTITION__"
 KEPT_VERSIONS: Final = 8
 """Past versions of a table whose file lists are kept for time travel."""
@@ -145,7 +148,7 @@ class Snapshot:
     def _read_hive(self, kept: Sequence[int]) -> str:
         types = ", ".join(f"{quoted(c)}: {sql_type(self.schema.field(c).type)}" for c in self.partition_columns)
         hive = f"hive_partitioning = true, hive_types = {{{types}}}" if types else "hive_partitioning = false"
-        return f"SELECT * FROM read_parquet({self._listed(kept)}, union_by_name = true, {hive})"
+        return f"SELECT * FROM read_parquet({self._listed(kept)}, {_READ}, {hive})"
 
     def _read_joined(self, kept: Sequence[int]) -> str:
         names = [f"p{place}" for place in range(len(self.partition_columns))]
@@ -157,7 +160,7 @@ class Snapshot:
         )
         return (
             f"SELECT files.* EXCLUDE (__file), {picked} "
-            f"FROM read_parquet({self._listed(kept)}, union_by_name = true, hive_partitioning = false, "
+            f"FROM read_parquet({self._listed(kept)}, {_READ}, hive_partitioning = false, "
             f"filename = '__file') AS files "
             f"JOIN (VALUES {rows}) AS parts(__file, {', '.join(names)}) ON files.__file = parts.__file"
         )
@@ -230,11 +233,16 @@ class DeltaLog:
 
         Raises QueryError when the table did not exist yet at that moment.
         """
+        try:
+            moment = moment.astimezone(UTC)
+        except OverflowError:
+            message = f"as_of {moment.isoformat()} is outside the years 1 to 9999 in UTC: ask for a moment of the last 30 days"
+            raise QueryError(message) from None
         with self._lock:
             try:
                 table = DeltaTable(self.uri, storage_options=dict(self.storage_options))
                 newest = table.version()
-                table.load_as_version(moment.astimezone(UTC))
+                table.load_as_version(moment)
             except TableNotFoundError:
                 return None
             except (DeltaError, OSError) as error:

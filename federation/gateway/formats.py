@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
+import duckdb
 import msgspec
 import pyarrow as pa
 import pyarrow.csv
@@ -88,7 +89,7 @@ def rows_as_lines(rows: Iterable[Any]) -> bytes:
 
 def rows_as_arrays(table: pa.Table) -> list[list[Any]]:
     """Each row as a list of values, for column names may repeat."""
-    columns = [column.to_pylist() for column in table.columns]
+    columns = [_values(column) for column in table.columns]
     return [list(row) for row in zip(*columns, strict=True)] if columns else []
 
 
@@ -102,7 +103,11 @@ def zoned(table: pa.Table) -> pa.Table:
 
 
 def table_bytes(table: pa.Table, form: Form) -> bytes:
-    """A table as Arrow, Parquet or CSV, else as NDJSON. In CSV nested values stand as JSON text."""
+    """A table as Arrow, Parquet or CSV, else as NDJSON.
+
+    In CSV nested values stand as JSON text; what a form has no place for stands as text: intervals in Parquet and CSV, and in
+    the others (and JSON) the days and moments that no calendar of theirs has.
+    """
     match form:
         case Form.ARROW:
             sink = pa.BufferOutputStream()
@@ -111,14 +116,14 @@ def table_bytes(table: pa.Table, form: Form) -> bytes:
             return sink.getvalue().to_pybytes()
         case Form.PARQUET:
             buffer = io.BytesIO()
-            pyarrow.parquet.write_table(table, buffer, compression="zstd")
+            pyarrow.parquet.write_table(_without_intervals(table), buffer, compression="zstd")
             return buffer.getvalue()
         case Form.CSV:
             buffer = io.BytesIO()
-            pyarrow.csv.write_csv(_flat(table), buffer)
+            pyarrow.csv.write_csv(_flat(_without_intervals(table)), buffer)
             return buffer.getvalue()
         case _:
-            return rows_as_lines(table.to_pylist())
+            return rows_as_lines(dict(zip(table.column_names, row, strict=True)) for row in rows_as_arrays(table))
 
 
 def response(body: bytes, form: Form, headers: Mapping[str, str]) -> Response:
@@ -129,9 +134,36 @@ def response(body: bytes, form: Form, headers: Mapping[str, str]) -> Response:
 def _flat(table: pa.Table) -> pa.Table:
     for place, column in enumerate(table.schema):
         if pa.types.is_nested(column.type) or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-            texts = [None if value is None else json_bytes(value).decode() for value in table.column(place).to_pylist()]
+            texts = [None if value is None else json_bytes(value).decode() for value in _values(table.column(place))]
             table = table.set_column(place, column.name, pa.array(texts, pa.string()))
     return table
+
+
+def _values(column: pa.ChunkedArray[Any]) -> list[Any]:
+    """A column as Python values; as text where Python has none, such as for the year 10000, infinity or a nanosecond."""
+    try:
+        return column.to_pylist()
+    except (OverflowError, ValueError):
+        return _as_text(column).to_pylist()
+
+
+def _without_intervals(table: pa.Table) -> pa.Table:
+    for place, column in enumerate(table.schema):
+        if _holds_interval(column.type):
+            table = table.set_column(place, column.name, _as_text(table.column(place)))
+    return table
+
+
+def _holds_interval(kind: Any) -> bool:
+    return pa.types.is_interval(kind) or any(_holds_interval(kind.field(place).type) for place in range(kind.num_fields))
+
+
+def _as_text(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
+    """Each value in DuckDB's words, moments in UTC."""
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.register("given", pa.table({"value": column}))
+        return connection.execute("SELECT CAST(value AS VARCHAR) AS value FROM given").to_arrow_table()["value"]
 
 
 def plain(value: Any) -> Any:

@@ -249,6 +249,7 @@ def test_an_unknown_form_is_a_406(gateway: GatewayService):
         "",
         "SELECT no_such_column FROM silver.events",
         "SELECT CAST('x' AS INTEGER)",
+        "SELECT 1 FROM silver.events WHERE duration_ms = unnest([])",
     ],
 )
 def test_sql_that_writes_reads_files_or_is_wrong_is_a_400(gateway: GatewayService, statement: str):
@@ -281,6 +282,8 @@ def test_sql_that_never_ends_is_stopped_and_says_so(gateway: GatewayService):
         b'{"sql": "SELECT 1", "colour": 1}',
         b'{"sql":"SELECT 1","limit":0}',
         b'{"as_of":"now"}',
+        b'{"sql": "SELECT count(*) FROM silver.events", "as_of": "0001-01-01T00:00:00+14:00"}',
+        b'{"sql": "SELECT count(*) FROM silver.events", "as_of": "9999-12-31T23:59:59-14:00"}',
         b"\xff",
     ],
 )

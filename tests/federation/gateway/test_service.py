@@ -13,6 +13,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from federation.gateway import formats
 from federation.gateway.permissions import PermissionTable, UndeclaredRoute
 from tests.federation.gateway_service import GatewayService, event, eventually
 from tests.services.postgres import Postgres15
@@ -77,6 +78,29 @@ def test_sql_answers_in_every_form(gateway: GatewayService):
         assert response.status_code == 200
         assert response.headers["content-type"].startswith(form)
         assert json.loads(response.headers["x-trackmate-stats"])["rows"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("INTERVAL 90 MINUTE", "01:30:00"),
+        ("[INTERVAL 1 DAY]", "[1 day]"),
+        ("TIMESTAMP '10000-01-01'", "10000-01-01 00:00:00"),
+        ("'-infinity'::TIMESTAMPTZ", "-infinity"),
+        ("DATE '-44-03-15'", "0045-03-15 (BC)"),
+        ("TIMESTAMP_NS '2024-01-01 00:00:00.123456789'", "2024-01-01 00:00:00.123456"),
+        ("row(1, 'a')", "(1, a)"),
+    ],
+)
+@pytest.mark.parametrize("form", list(formats.Form))
+def test_a_value_that_a_form_has_no_place_for_is_a_500(gateway: GatewayService, form: formats.Form, value: str, text: str):
+    with gateway.client("all") as client:
+        response = client.post("/v1/sql", json={"sql": f"SELECT {value} AS v"}, headers={"Accept": form.value})
+    assert response.status_code == 200, response.text
+    if form is formats.Form.JSON and "INTERVAL" not in value:
+        assert response.json()["rows"][0][0].startswith(text)
+    if form is formats.Form.CSV and "INTERVAL" in value:
+        assert text in response.text
 
 
 def test_sql_gives_no_more_rows_than_asked_for_and_says_so(gateway: GatewayService):
