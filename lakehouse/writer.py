@@ -126,10 +126,13 @@ def replace_partitions_once(
     )
 
 
-def replace_partitions(lake: Lake, name: str, data: Rows, partitions: Sequence[date]) -> Commit:
-    """Put `data` in the place of everything in these partitions, without a cursor: for what can be computed again at any time."""
+def replace_partitions(lake: Lake, name: str, data: Rows, partitions: Sequence[date], *, snapshot: int | None = None) -> Commit:
+    """Put `data` in the place of everything in these partitions, without a cursor: for what can be computed again at any time.
+
+    `snapshot` is as for `replace_partitions_once`: no cursor tells that somebody put newer rows there meanwhile.
+    """
     how = {"mode": "overwrite", "predicate": _in_partitions(lake.declaration(name), partitions)}
-    return _write_once(lake, name, data, None, 0, after=ANY, how=how)
+    return _write_once(lake, name, data, None, 0, after=ANY, snapshot=snapshot, how=how)
 
 
 def _in_partitions(declared: Table, partitions: Sequence[date]) -> str:

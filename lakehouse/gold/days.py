@@ -105,6 +105,7 @@ def refresh_days(
 
     Without `dates`: those that are out of date, and the cursor moves with the last commit; a step that dies is done again.
     Days may be out of date though the source has not changed, since time has passed: then there is no cursor to move.
+    Raises StaleCursor or ConcurrentWrite when another run wrote the table meanwhile: what that one read may be newer.
     """
     started = time.monotonic()
     if dates is None:
@@ -118,6 +119,7 @@ def refresh_days(
     chunks = [days[start : start + DAYS_A_COMMIT] for start in range(0, len(days), DAYS_A_COMMIT)]
     for chunk in chunks:
         last = chunk is chunks[-1]
+        stands = lake.version(name)
         with lake.connect() as connection:
             sql = query(connection, chunk)
 
@@ -128,7 +130,7 @@ def refresh_days(
                 app_id = source_cursor(lake, SOURCES[name].name)
                 commit = replace_partitions_once(lake, name, rows, chunk, app_id, dirty.version, after=dirty.cursor)
             else:
-                commit = replace_partitions(lake, name, rows, chunk)
+                commit = replace_partitions(lake, name, rows, chunk, snapshot=stands)
         total = Commit(commit.written, commit.version, total.rows + commit.rows, total.bytes + commit.bytes)
     return Refreshed(
         rows=total.rows,

@@ -11,7 +11,8 @@ import pytest
 
 from contract.event import E10_STATES
 from lakehouse import bronze, gold, silver
-from lakehouse.lake import Lake
+from lakehouse.gold import days as gold_days
+from lakehouse.lake import ConcurrentWrite, Lake
 from tests.lakehouse.lakes import EPOCH, an_event, local_lake, read, records, run_events, state_events
 
 NOON = EPOCH.replace(hour=12)
@@ -150,6 +151,29 @@ def test_computing_a_day_by_hand_changes_it_or_moves_the_cursor(tmp_path):
     before = read(lake, "gold.run_hourly", "SELECT * FROM rows ORDER BY ALL")
     gold.refresh_run_hourly(lake, [EPOCH.date(), EPOCH.date() + timedelta(days=1)])
     assert read(lake, "gold.run_hourly", "SELECT * FROM rows ORDER BY ALL") == before
+
+
+@pytest.mark.parametrize("days", [None, [NOON.date()]])
+def test_a_slow_run_puts_an_old_day_over_what_a_faster_one_computed_from_newer_events(tmp_path, monkeypatch, days):
+    lake = local_lake(tmp_path)
+    fill(lake, [an_event(NOON, kind="error")])
+    if days is None:  # a run that brings the table up to date in several commits, of which only the last moves the cursor
+        monkeypatch.setattr(gold_days, "DAYS_A_COMMIT", 1)
+        fill(lake, [an_event(NOON + timedelta(days=1), kind="error")])
+    replace = gold_days.replace_partitions
+
+    def overtaken(*args, **options):
+        monkeypatch.setattr(gold_days, "replace_partitions", replace)
+        fill(lake, [an_event(NOON, kind="error")])
+        gold.refresh_error_pareto(lake)
+        return replace(*args, **options)
+
+    monkeypatch.setattr(gold_days, "replace_partitions", overtaken)
+    with pytest.raises(ConcurrentWrite):
+        gold.refresh_error_pareto(lake, days)
+    gold.refresh_error_pareto(lake)
+    rows = read(lake, "gold.error_pareto")
+    assert {row["events"] for row in rows if row["day"] == NOON.date()} == {2}
 
 
 def test_a_clock_that_runs_ahead_fills_days_that_are_still_to_come(tmp_path):
