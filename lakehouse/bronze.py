@@ -112,7 +112,7 @@ def append_spool(
     if page.last_seq == page.after:
         return Appended(0, 0, 0, cursor, cursor, lake.version(BRONZE_EVENTS.name), time.monotonic() - started)
     if invalid.num_rows:
-        # First, so that a crash between the two commits repeats this one, which its cursor then refuses.
+        # First, so that a crash between the two commits loses none; the next run's page may be another one.
         _quarantine_lines(lake, invalid, app_id=app_id, source_id=spool_id, version=page.last_seq, moment=moment)
     commit = append_once(
         lake, BRONZE_EVENTS.name, _with_source(events, "spool", spool_id, moment), app_id, page.last_seq, after=cursor
@@ -302,6 +302,9 @@ def _with_constants(table: pa.Table, constants: Mapping[str, Any]) -> pa.Table:
 
 
 def _quarantine_lines(lake: Lake, lines: pa.Table, *, app_id: str, source_id: str, version: int, moment: datetime) -> Commit:
+    known = transaction_version(lake, BRONZE_QUARANTINE.name, app_id)
+    if known is not None:
+        lines = lines.filter(pc.greater(lines["number"], pa.scalar(known, INT)))
     table = pa.table({"event": lines["line"], "index": lines["number"]})
     constants = {
         "quarantined_at": pa.scalar(moment, TIMESTAMP),
@@ -312,7 +315,7 @@ def _quarantine_lines(lake: Lake, lines: pa.Table, *, app_id: str, source_id: st
         "ingested_at": pa.scalar(moment, TIMESTAMP),
         "ingest_date": pa.scalar(moment.date(), DATE),
     }
-    return append_once(lake, BRONZE_QUARANTINE.name, _with_constants(table, constants), app_id, version)
+    return append_once(lake, BRONZE_QUARANTINE.name, _with_constants(table, constants), app_id, version, after=known)
 
 
 def append_quarantine(lake: Lake, spool_id: str, files: Iterable[Path], *, now: Callable[[], datetime] = now_utc) -> Appended:

@@ -64,6 +64,25 @@ def test_lines_that_are_no_events_are_lost_or_stop_the_spool(tmp_path):
     ]
 
 
+def test_a_run_that_died_between_its_two_commits_quarantines_its_lines_again(tmp_path, monkeypatch):
+    lake = local_lake(tmp_path)
+    first, second = SpoolRecord(1, [events(1)[0], b"garbage\n"]), SpoolRecord(3, [b"more garbage\n", events(1, 9)[0]])
+    append = bronze.append_once
+
+    def dies(lake, name, *args, **options):
+        if name == "bronze.events":
+            raise KeyboardInterrupt
+        return append(lake, name, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bronze, "append_once", dies)
+        with pytest.raises(KeyboardInterrupt):
+            bronze.append_spool(lake, "s", [first])
+    bronze.append_spool(lake, "s", [first, second])  # the spool has grown meanwhile
+    assert sorted(row["index"] for row in read(lake, "bronze.quarantine")) == [2, 3]
+    assert sorted(row["source_seq"] for row in read(lake, "bronze.events")) == [1, 4]
+
+
 def test_a_record_with_more_lines_than_it_counts_shifts_the_numbers_of_the_next(tmp_path):
     class Damaged(SpoolRecord):
         count = 2
