@@ -13,7 +13,7 @@ ever being evaluated on other sites' rows, where an error would tell what they h
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -206,7 +206,7 @@ class Reading:
             return scan
         conditions = " AND ".join(_as_sql(predicate) for predicate in predicates)
         inner = f"SELECT * FROM ({scan.sql}) WHERE {conditions} LIMIT {BARRIER}"
-        return Scan(inner, scan.stats, scan.arrow)
+        return Scan(inner, tuple(replace(stats, rows_total=None) for stats in scan.stats), scan.arrow)  # of every site's rows
 
     def _lake(self, name: str, predicates: Sequence[Predicate]) -> Relation:
         snapshot = self.snapshot(name)

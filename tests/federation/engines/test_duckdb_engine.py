@@ -70,6 +70,12 @@ async def test_a_file_whose_statistics_leave_nan_out_is_skipped_by_duckdb(lake: 
             assert await ask(engine, "SELECT count(*) AS n FROM silver.metrics WHERE value > 2.5", principal) == [{"n": 1}]
 
 
+async def test_what_a_statement_costs_tells_how_many_rows_other_sites_have(engine: DuckDBEngine) -> None:
+    for principal, rows in ((EVERYONE, 480), (only("fab1"), None)):
+        async with await engine.query("SELECT count(*) FROM silver.events", principal=principal) as result:
+            assert [scan.rows_total for scan in result.stats.scans] == [rows]
+
+
 async def test_now_is_the_requests_own_moment_in_utc(lake: Lake) -> None:
     async with engine_over(lake) as engine:
         engine._now = lambda: dt.datetime(2024, 5, 4, 1, 0, tzinfo=dt.UTC)
