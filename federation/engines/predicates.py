@@ -33,7 +33,10 @@ class Found:
 
 
 def freeze_now(tree: exp.Expr, now: datetime) -> bool:
-    """Put `now` (aware) in place of now(), current_timestamp, current_date and today(), UTC; say whether there was any."""
+    """Put `now` (aware) in place of now(), current_timestamp, current_date and today(), UTC; say whether there was any.
+
+    age() of one moment is its distance to today's midnight.
+    """
     found = False
     for node in list(tree.walk()):
         if isinstance(node, exp.CurrentTimestamp) or (isinstance(node, exp.Anonymous) and node.name.lower() == "now"):
@@ -42,6 +45,10 @@ def freeze_now(tree: exp.Expr, now: datetime) -> bool:
             found = True
         elif isinstance(node, exp.CurrentDate):
             node.replace(exp.cast(exp.Literal.string(now.date().isoformat()), exp.DType.DATE))
+            found = True
+        elif isinstance(node, exp.Anonymous) and node.name.lower() == "age" and len(node.expressions) == 1:
+            today = exp.cast(exp.Literal.string(now.date().isoformat()), exp.DType.TIMESTAMPNTZ)
+            node.set("expressions", [today, *node.expressions])
             found = True
     return found
 

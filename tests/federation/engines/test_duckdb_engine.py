@@ -89,6 +89,14 @@ async def test_now_is_the_requests_own_moment_in_utc(lake: Lake) -> None:
         assert result.stats.cache == "off"
 
 
+async def test_an_age_of_yesterday_is_kept(lake: Lake) -> None:
+    async with engine_over(lake) as engine:
+        for day in (5, 6):
+            engine._now = lambda day=day: dt.datetime(2024, 5, day, 1, 0, tzinfo=dt.UTC)
+            sql = "SELECT age(max(timestamp)) > INTERVAL 1 DAY AS older FROM silver.events"
+            assert await ask(engine, sql) == [{"older": day == 6}]
+
+
 # ------------------------------------------------------------------------------------------------------------- bounds
 
 
