@@ -15,6 +15,7 @@ from contract import settings
 from contract.errors import ConfigError, Problem, TrackMateError
 from sidecar.match import Match
 from sinks import registry
+from sinks.filesystem import FilesystemConfig
 
 ENV_PREFIX: Final = "TRACKMATE"
 
@@ -124,6 +125,7 @@ def from_tree(tree: Mapping[str, Any], *, base: Path, source: str) -> SidecarSet
     backends = _backends(tree.get("backends", []), base, problems)
     readers = tuple(tree.get("readers", ()))
     _check_names([*(b.name for b in backends), *readers], problems)
+    _check_folders(backends, problems)
     spool = _spool(tree["spool"], base, problems)
     if problems:
         raise ConfigError(source, problems)
@@ -255,4 +257,17 @@ def _check_names(names: Sequence[str], problems: list[Problem]) -> None:
         Problem("sidecar.backends", f"the name '{name}' is used {count} times: backends and readers need names of their own")
         for name, count in Counter(names).items()
         if count > 1
+    ]
+
+
+def _check_folders(backends: Sequence[BackendSettings], problems: list[Problem]) -> None:
+    """Two backends that write files of the same log to one folder would write the same files."""
+    names: dict[Path, list[str]] = {}
+    for backend in backends:
+        if isinstance(backend.config, FilesystemConfig):
+            names.setdefault(backend.config.path.resolve(), []).append(f"'{backend.name}'")
+    problems += [
+        Problem("sidecar.backends", f"{' and '.join(several)} write to the same folder, {folder}: give each a `path` of its own")
+        for folder, several in names.items()
+        if len(several) > 1
     ]

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
+from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec import Meta
@@ -40,6 +42,9 @@ _WHAT_TO_DO: Final = {
     errno.ENOENT: "a folder or file below it was removed: the next try makes it anew",
     errno.EIO: "the disk reports an input/output error: check the disk",
 }
+
+_turns: Final[WeakValueDictionary[Path, threading.Lock]] = WeakValueDictionary()
+"""By folder: a sink whose closing took too long may still write there when the next one begins, such as after a reload."""
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +75,7 @@ class FilesystemSink:
         self._config = config
         self._clock = clock
         self._completion = _completion(config)
+        self._turn = _turns.setdefault(config.path.absolute(), threading.Lock())
         self._folders: dict[str, JsonlFolder | None] = {}
         """By log; None after a failure: the next try starts from what the state on disk says."""
         self._disk: ThreadPoolExecutor | None = None
@@ -141,22 +147,24 @@ class FilesystemSink:
         for seq, line, partition in zip(batch.seqs, batch.lines, partitions_of(batch), strict=True):
             partitions.setdefault(partition, []).append((seq, line))
         try:
-            self._folder(batch.spool_id).append(partitions, batch.first_seq, batch.last_seq, self._clock())
+            with self._turn:
+                self._folder(batch.spool_id).append(partitions, batch.first_seq, batch.last_seq, self._clock())
         except OSError:
             self._folders[batch.spool_id] = None
             raise
 
     def _rotate(self, everything: bool) -> None:
         failure: OSError | None = None
-        for spool_id in list(self._folders):
-            try:
-                self._folder(spool_id).rotate(self._clock(), everything=everything)
-            except OSError as error:
-                self._folders[spool_id] = None
-                failure = failure or error
-            else:
-                if everything:
-                    del self._folders[spool_id]
+        with self._turn:
+            for spool_id in list(self._folders):
+                try:
+                    self._folder(spool_id).rotate(self._clock(), everything=everything)
+                except OSError as error:
+                    self._folders[spool_id] = None
+                    failure = failure or error
+                else:
+                    if everything:
+                        del self._folders[spool_id]
         if failure is not None:
             raise failure
 

@@ -76,7 +76,7 @@ def test_only_the_first_mistake_of_the_backends_is_named(tmp_path: Path) -> None
             {"name": "c", "type": "managed", "config": {"url": "ftp://x"}},
             files_backend("d"),
             files_backend("d", "./two"),
-            files_backend("e", delivery="fallback", priority=1),
+            files_backend("e", "./three", delivery="fallback", priority=1),
         ],
     )
     assert "managed" in found["sidecar.backends[0].type"]
@@ -117,6 +117,18 @@ def test_environment_does_not_win_over_the_file(tmp_path: Path) -> None:
 def test_secret_is_shown_when_its_neighbour_is_wrong(tmp_path: Path) -> None:
     backend = {"name": "m", "type": "managed", "config": {"url": 7, "token": "tm_hidden", "read_timeout": "tm_hidden"}}
     assert "tm_hidden" not in str(problems(tmp_path, backends=[backend]))
+
+
+def test_two_backends_write_the_same_files(tmp_path: Path) -> None:
+    backends = [
+        files_backend("errors", match={"severity": "error"}),
+        files_backend("metrics", "./metrics", match={"kind": "metric"}),
+        files_backend("off", enabled=False),
+        files_backend("logs", "./x/../out", match={"kind": "log"}),
+    ]
+    assert problems(tmp_path, backends=backends) == {
+        "sidecar.backends": f"'errors' and 'logs' write to the same folder, {tmp_path / 'out'}: give each a `path` of its own"
+    }
 
 
 def test_disabled_backend_is_used(tmp_path: Path) -> None:

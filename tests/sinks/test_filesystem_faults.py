@@ -11,6 +11,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 
 from sinks.base import SinkBatch, Unavailable
 from sinks.filesystem import FilesystemConfig, FilesystemSink
-from sinks.jsonl_files import JsonlFolder
+from sinks.jsonl_files import Completion, JsonlFolder
 from tests.services.base import wait_until
 from tests.services.small_disk import remount, small_disk
 from tests.sidecar.harness import event, read_lines
@@ -249,3 +250,32 @@ async def test_fault_that_nobody_thought_of_ends_all_rotation_by_age(
     await asyncio.to_thread(lambda: wait_until(lambda: complete_lines(tmp_path), seconds=60, what="the complete file"))
     await sink.close()
     assert [record.error for record in caplog.records] == ["RuntimeError: nobody thought of it"]  # type: ignore[attr-defined]
+
+
+async def test_closing_that_takes_too_long_loses_what_the_next_sink_takes(tmp_path: Path) -> None:
+    """A reload begins the changed backend when the old one's closing is given up; the old one's thread goes on."""
+    read, may_end = threading.Event(), threading.Event()
+
+    def complete_slowly(growing: Path, final: Path) -> None:
+        content = growing.read_bytes()
+        read.set()
+        may_end.wait(60)
+        final.write_bytes(content)
+
+    items = [event() for _ in range(6)]
+    old = FilesystemSink("files", FilesystemConfig(path=tmp_path, rotate_seconds=600))
+    old._completion = Completion(".jsonl", lambda: contextlib.nullcontext(complete_slowly), at_once=False)
+    await old.open()
+    await old.deliver(batch_of(items[:3]))
+    closing = asyncio.create_task(old.close())
+    assert await asyncio.to_thread(read.wait, 60)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    new = FilesystemSink("files", FilesystemConfig(path=tmp_path))
+    await new.open()
+    delivering = asyncio.create_task(new.deliver(batch_of(items[3:], 4)))
+    await asyncio.wait([delivering], timeout=1)
+    may_end.set()
+    assert (await delivering).delivered == 3
+    await new.close()
+    assert by_id(read_lines(complete_lines(tmp_path))) == by_id(items)
