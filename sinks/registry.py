@@ -14,7 +14,7 @@ import msgspec
 from msgspec.inspect import DictType, ListType, Metadata, StrType, StructType, UnionType
 
 from contract.errors import ConfigError, Problem, TrackMateError
-from sinks.base import Sink
+from sinks.base import Sink, describe
 
 GROUP: Final = "trackmate.sinks"
 _PATTERN = re.compile(r"Expected `str` matching regex (?P<pattern>.*)$", re.DOTALL)
@@ -49,6 +49,9 @@ def sink_class(kind: str) -> type[Sink]:
         loaded: type[Sink] = entry.load()
     except ImportError as error:
         message = f"the sink '{kind}' can't be loaded: {error}. Install what it needs: pip install 'trackmate[{kind}]'"
+        raise TrackMateError(message) from error
+    except Exception as error:
+        message = f"the sink '{kind}' can't be loaded from {entry.value}: {describe(error)}: is its package whole?"
         raise TrackMateError(message) from error
     return loaded
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import pytest
 
-from contract.errors import ConfigError
+from contract.errors import ConfigError, TrackMateError
 from sinks import registry
 from sinks.base import Sink
 
@@ -23,6 +24,13 @@ def test_sink_of_ours_is_not_registered(kind: str) -> None:
 def test_unknown_type_does_not_tell_which_there_are() -> None:
     with pytest.raises(registry.UnknownSink, match=r"carrier-pigeon.*filesystem.*managed"):
         registry.sink_class("carrier-pigeon")
+
+
+def test_broken_package_of_another_ends_in_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = EntryPoint("theirs", "sinks.base:NotThere", registry.GROUP)
+    monkeypatch.setattr(registry, "_entry_points", lambda: {"theirs": broken})
+    with pytest.raises(TrackMateError, match=r"'theirs' can't be loaded from sinks\.base:NotThere: AttributeError: .*NotThere"):
+        registry.parse_config("theirs", {})
 
 
 def test_only_one_mistake_is_named() -> None:
