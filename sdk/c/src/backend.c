@@ -23,6 +23,27 @@ void mon_answer_set(struct mon_answer *answer, enum mon_result result, const cha
     va_end(arguments);
 }
 
+void mon_answer_refuse(struct mon_answer *answer, size_t index, const char *why) {
+    if (answer->rejected++ == 0) {
+        snprintf(answer->first_rejected, sizeof answer->first_rejected, "%s", why);
+    }
+    if (answer->refused != NULL) {
+        mon_buf_add(answer->refused, &index, sizeof index);
+        mon_buf_add(answer->refused, why, strlen(why) + 1);
+    }
+}
+
+bool mon_answer_refused(const struct mon_answer *answer, size_t *at, size_t *index, const char **why) {
+    const struct mon_buf *refused = answer->refused;
+    if (refused == NULL || refused->failed || *at >= refused->len) {
+        return false;
+    }
+    memcpy(index, refused->data + *at, sizeof *index);
+    *why = refused->data + *at + sizeof *index;
+    *at += sizeof *index + strlen(*why) + 1;
+    return true;
+}
+
 const char *mon_option_text(const struct mon_backend_settings *backend, const char *key) {
     const cJSON *value = cJSON_GetObjectItemCaseSensitive(backend->options, key);
     return cJSON_IsString(value) ? value->valuestring : NULL;

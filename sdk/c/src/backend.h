@@ -19,6 +19,7 @@ struct mon_answer {
     size_t rejected;    /* events of an accepted batch that were not taken one by one */
     char first_rejected[160];
     char detail[240];
+    struct mon_buf *refused; /* of the caller: which ones these were, and why, from backends that know */
 };
 
 /* A kind of destination. Its functions are called from one thread at a time, but for `interrupt`. */
@@ -36,6 +37,8 @@ struct mon_backend_type {
     void (*forget)(void *self);
     /* Called now and then while nothing is sent; NULL: nothing to do. */
     void (*tick)(void *self);
+    /* Says which events it refuses, and keeps none of them: so they are kept here. */
+    bool names_refused;
 };
 
 extern const struct mon_backend_type mon_backend_sidecar;
@@ -50,6 +53,11 @@ const struct mon_backend_type *mon_backend_type_of(const char *name);
 
 /* Sets an answer. */
 void mon_answer_set(struct mon_answer *answer, enum mon_result result, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Notes that the event of this place in an accepted batch will never be taken. */
+void mon_answer_refuse(struct mon_answer *answer, size_t index, const char *why);
+/* The next of those from `*at` on, which moves on; false when there are no more. */
+bool mon_answer_refused(const struct mon_answer *answer, size_t *at, size_t *index, const char **why);
 
 /* A setting of a backend: a text (NULL when it is not there or null), a number. */
 const char *mon_option_text(const struct mon_backend_settings *backend, const char *key);

@@ -11,9 +11,11 @@
 #include "check.h"
 #include "log.h"
 #include "number.h"
+#include "sha256.h"
 #include "text.h"
 
 static const double POLL = 0.02;
+enum { PROGRAM_CHARACTERS = 80 }; /* of a program's name, at most so many stand in a folder's */
 
 /* -------------------------------------------------------------------------------------------------------------- made and freed */
 
@@ -23,6 +25,27 @@ static void init_condition(pthread_cond_t *condition) {
     pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
     pthread_cond_init(condition, &clock);
     pthread_condattr_destroy(&clock);
+}
+
+/* Adds the part of a spool folder's name that is this program's own in direct mode, as SPOOL_FORMAT.md has it: nobody else may send
+ * these events, since another program's backend of that name may be elsewhere. */
+static void add_program(struct mon_buf *folder, const struct mon_settings *settings) {
+    struct mon_buf identity = {0};
+    char digest[MON_SHA256_HEX];
+    mon_buf_add(&identity, settings->site_id, strlen(settings->site_id) + 1);
+    mon_buf_text(&identity, settings->app_name);
+    folder->failed |= identity.failed;
+    mon_sha256_hex(identity.data, identity.len, digest);
+    mon_buf_free(&identity);
+    size_t characters = 0;
+    for (const char *at = settings->app_name; *at != '\0' && characters < PROGRAM_CHARACTERS; at++) {
+        if (((unsigned char)*at & 0xC0) != 0x80) { /* the first byte of a character */
+            bool plain = (*at >= '0' && *at <= '9') || (*at >= 'A' && *at <= 'Z') || (*at >= 'a' && *at <= 'z') || *at == '-';
+            mon_buf_char(folder, plain ? *at : '_');
+            characters++;
+        }
+    }
+    mon_buf_format(folder, "-%.8s", digest);
 }
 
 /* Opens the backend of that number, after those of better priority; false without memory. */
@@ -49,6 +72,8 @@ static bool open_target(struct mon_delivery *delivery, size_t index) {
     struct mon_buf folder = {0};
     mon_buf_text(&folder, settings->spool_dir);
     if (settings->direct) { /* a folder of its own: what waits for one backend is nothing for the others */
+        mon_buf_text(&folder, "/direct/");
+        add_program(&folder, settings);
         mon_buf_format(&folder, "/%s", backend->name);
     }
     const char *name = mon_buf_string(&folder);

@@ -183,11 +183,15 @@ static bool deliver(struct mon_target *target, struct mon_batch *batch) {
         return give_up(target, &batch, 1);
     }
     int retries = target->delivery->settings->retries;
-    struct mon_answer answer;
+    struct mon_buf refused = {0};
+    struct mon_answer answer = {.refused = &refused};
     struct mon_batch *halves[2];
     mon_delivery_send(target, batch, target->breaker.failures == 0 ? 1 + retries : 1, &answer);
     if (answer.result == MON_ACCEPTED) {
-        mon_note_rejections(target, &answer);
+        mon_note_rejections(target, batch, &answer);
+    }
+    mon_buf_free(&refused);
+    if (answer.result == MON_ACCEPTED) {
         mon_batch_resolve(target, batch, MON_FATE_TAKEN, answer.rejected);
     } else if (answer.result == MON_TOO_LARGE && batch->count > 1 && mon_batch_halves(batch, halves)) {
         mon_batch_release(batch);

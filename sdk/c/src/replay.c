@@ -32,7 +32,10 @@ void mon_delivery_send(struct mon_target *target, const struct mon_batch *batch,
             rest = rest < 0.05 ? 0.05 : rest;
             timeout = rest < timeout ? rest : timeout;
         }
-        *answer = (struct mon_answer){.retry_after = -1};
+        *answer = (struct mon_answer){.retry_after = -1, .refused = answer->refused};
+        if (answer->refused != NULL) {
+            answer->refused->len = 0;
+        }
         target->type->send(target->self, batch, timeout, answer);
         if (answer->result != MON_RETRY && answer->result != MON_KEEP) {
             atomic_store(&target->troubled, false);
@@ -66,11 +69,17 @@ void mon_delivery_send(struct mon_target *target, const struct mon_batch *batch,
     }
 }
 
-void mon_note_rejections(const struct mon_target *target, const struct mon_answer *answer) {
-    if (answer->rejected > 0) {
-        mon_log(MON_WARNING, "%s refused %zu event(s) and keeps them in quarantine; the first: %s", target->counts.name, answer->rejected,
-                answer->first_rejected);
+void mon_note_rejections(struct mon_target *target, const struct mon_batch *batch, const struct mon_answer *answer) {
+    if (answer->rejected == 0) {
+        return;
     }
+    const char *where = strcmp(target->type->name, "sidecar") == 0 ? " and keeps them in quarantine" : " for good";
+    if (target->type->names_refused && target->spool != NULL && mon_keep_refused(target, batch, answer)) {
+        where = " for good, kept as *.refused in ";
+    }
+    bool kept = where[strlen(where) - 1] == ' ';
+    mon_log(MON_WARNING, "%s refused %zu event(s)%s%s; the first: %s", target->counts.name, answer->rejected, where,
+            kept ? mon_spool_folder(target->spool) : "", answer->first_rejected);
 }
 
 static size_t events_from(const struct mon_batch *batch) {
@@ -91,11 +100,13 @@ static void count(struct mon_target *target, const struct tally *tally) {
     struct mon_delivery *delivery = target->delivery;
     pthread_mutex_lock(&delivery->lock);
     delivery->counts.replayed += tally->taken;
-    delivery->counts.rejected += tally->rejected;
-    delivery->counts.failed += tally->failed;
+    size_t rejected = target->type->names_refused ? 0 : tally->rejected;
+    size_t failed = tally->failed + tally->rejected - rejected;
+    delivery->counts.rejected += rejected;
+    delivery->counts.failed += failed;
     target->counts.replayed += tally->taken;
-    target->counts.rejected += tally->rejected;
-    target->counts.failed += tally->failed;
+    target->counts.rejected += rejected;
+    target->counts.failed += failed;
     pthread_mutex_unlock(&delivery->lock);
 }
 
@@ -103,8 +114,13 @@ static void count(struct mon_target *target, const struct tally *tally) {
 static bool send_file(struct mon_target *target, struct mon_claim *claim) {
     struct tally tally = {0};
     for (struct mon_batch *batch = claim->batches; batch != NULL; batch = batch->next) {
-        struct mon_answer answer;
+        struct mon_buf refused = {0};
+        struct mon_answer answer = {.refused = &refused};
         mon_delivery_send(target, batch, 1, &answer);
+        if (answer.result == MON_ACCEPTED) {
+            mon_note_rejections(target, batch, &answer);
+        }
+        mon_buf_free(&refused);
         struct mon_batch *halves[2];
         if (answer.result == MON_TOO_LARGE && batch->count > 1 && mon_batch_halves(batch, halves)) {
             halves[0]->next = halves[1]; /* in its place: this one is empty from now on, and the loop goes on with them */
@@ -126,7 +142,6 @@ static bool send_file(struct mon_target *target, struct mon_claim *claim) {
         }
         tally.taken += batch->count - answer.rejected;
         tally.rejected += answer.rejected;
-        mon_note_rejections(target, &answer);
     }
     mon_claim_done(claim);
     count(target, &tally);

@@ -62,7 +62,7 @@ static void count_for(struct mon_target *target, enum mon_fate fate, size_t done
     case MON_FATE_STOOD_IN:
     case MON_FATE_REJECTED:
         counts->delivered += done - rejected;
-        counts->rejected += rejected;
+        *(target->type->names_refused ? &counts->failed : &counts->rejected) += rejected;
         break;
     case MON_FATE_SPOOLED: counts->spooled += done; break;
     case MON_FATE_REFUSED: counts->failed += done; break;
@@ -74,11 +74,12 @@ static void count_for(struct mon_target *target, enum mon_fate fate, size_t done
 /* Takes the target's bits away from some lines; whether nobody has to do with the batch any more. */
 static bool take_away(struct mon_target *target, struct mon_batch *whole, size_t first, size_t count, enum mon_fate fate, size_t rejected) {
     size_t done = 0;
+    enum mon_fate refusal = target->type->names_refused ? MON_FATE_REFUSED : MON_FATE_REJECTED;
     for (size_t i = first; i < first + count; i++) {
         struct mon_line *line = &whole->lines[i];
         if (line->pending & target->bit) {
             line->pending &= ~target->bit;
-            line->fates |= done < rejected ? MON_FATE_REJECTED : fate;
+            line->fates |= done < rejected ? refusal : fate;
             done++;
         }
     }

@@ -75,7 +75,7 @@ static int be_alive(struct mon_spool *spool) {
     return error;
 }
 
-static int write_file(struct mon_spool *spool, const char *name, const struct mon_batch *batch) {
+static int write_file(struct mon_spool *spool, const char *name, const struct mon_buf *body) {
     int error = be_alive(spool);
     if (error != 0) {
         return error;
@@ -86,7 +86,7 @@ static int write_file(struct mon_spool *spool, const char *name, const struct mo
         error = ENOMEM;
     } else {
         pthread_mutex_lock(&spool->writing); /* the end may write what a slow thread is about to write, under the same name */
-        error = mon_put_file(path, temporary, batch->body.data, batch->body.len);
+        error = mon_put_file(path, temporary, body->data, body->len);
         pthread_mutex_unlock(&spool->writing);
     }
     free(path);
@@ -116,14 +116,20 @@ static int remember(struct mon_spool *spool, const char *name) {
 int mon_spool_write(struct mon_spool *spool, const struct mon_batch *batch) {
     char name[128];
     snprintf(name, sizeof name, "%s.%020llu.jsonl", spool->owner, (unsigned long long)mon_batch_first_seq(batch));
-    int error = write_file(spool, name, batch);
+    int error = write_file(spool, name, &batch->body);
     return error != 0 ? error : (remember(spool, name), 0);
 }
 
 int mon_spool_set_aside(struct mon_spool *spool, const struct mon_batch *batch) {
     char name[128];
     snprintf(name, sizeof name, "%s.%020llu.jsonl.refused", spool->owner, (unsigned long long)mon_batch_first_seq(batch));
-    return write_file(spool, name, batch);
+    return write_file(spool, name, &batch->body);
+}
+
+int mon_spool_set_letters_aside(struct mon_spool *spool, const char *emitter_id, uint64_t seq, const struct mon_buf *letters) {
+    char name[128];
+    snprintf(name, sizeof name, "%s.%ld.%020llu.jsonl.refused", emitter_id, (long)getpid(), (unsigned long long)seq);
+    return write_file(spool, name, letters);
 }
 
 int mon_spool_own(struct mon_spool *spool, struct mon_names *names) {

@@ -16,6 +16,8 @@ const char *mon_spool_folder(const struct mon_spool *spool);
 int mon_spool_write(struct mon_spool *spool, const struct mon_batch *batch);
 /* Keeps a batch that was refused where nobody replays it. */
 int mon_spool_set_aside(struct mon_spool *spool, const struct mon_batch *batch);
+/* Keeps events aside that were refused one by one: dead letters, the first of which is of that number of that emitter. */
+int mon_spool_set_letters_aside(struct mon_spool *spool, const char *emitter_id, uint64_t seq, const struct mon_buf *letters);
 
 /* Names of files, in the order in which to replay them. */
 struct mon_names {

@@ -14,7 +14,7 @@ import pytest
 
 from sdk.c.tests.conftest import Harness, Speaker, direct
 from tests.services.base import wait_until
-from tests.services.scripted_http import Asked, Hang, Reply, ScriptedHttp, Step
+from tests.services.scripted_http import Asked, Hang, Reply, ScriptedHttp, Step, json_reply
 
 EVENT = {"kind": "log", "name": "etch"}
 
@@ -60,6 +60,11 @@ def hook(url: str, **entry: Any) -> dict[str, Any]:
     return {"type": "webhook", "config": {"url": url}, **entry}
 
 
+def spooled(tmp_path: Path, backend: str, program: str = "c-da287f83") -> Path:
+    """The folder of what waits for a backend; `program` is as in SPOOL_FORMAT.md, of the program `c` at `fab1`."""
+    return tmp_path / "spool" / "direct" / program / backend
+
+
 def numbers(folder: Path) -> list[int]:
     """The emitter's numbers in all whole lines below a folder, growing files included, in order."""
     while True:  # files are renamed when they are complete: read again when that happened meanwhile
@@ -103,7 +108,7 @@ def test_a_hung_backend_keeps_the_others_waiting(order: str, harness: Harness, h
     assert answer["backends"]["webhook"]["delivered"] == 0
     assert speaker.do("close")["ok"]
     assert speaker.end() == 0
-    assert numbers(tmp_path / "spool" / "webhook") == list(range(1, 111))
+    assert numbers(spooled(tmp_path, "webhook")) == list(range(1, 111))
     assert numbers(tmp_path / "out") == list(range(1, 111))
 
 
@@ -118,7 +123,7 @@ def test_the_end_waits_for_a_backend_that_hangs(harness: Harness, hung: Hung, tm
     assert speaker.end() == 0
     assert time.monotonic() - started < 60  # two seconds, on a machine with nothing else to do
     for place in range(4):
-        assert numbers(tmp_path / "spool" / f"hung-{place}") == list(range(1, 101))
+        assert numbers(spooled(tmp_path, f"hung-{place}")) == list(range(1, 101))
     assert numbers(tmp_path / "out") == list(range(1, 101))
 
 
@@ -140,8 +145,8 @@ def test_what_a_hung_backend_does_not_take_fills_the_memory(on_full: str, harnes
     assert stats["sent"] + stats["spooled"] + stats["dropped"] == stats["emitted"]
     assert speaker.end() == 0
     everything = set(range(1, stats["emitted"] + 1))
-    kept = set(numbers(tmp_path / "spool" / "webhook"))
-    written = set(numbers(tmp_path / "out")) | set(numbers(tmp_path / "spool" / "filesystem"))
+    kept = set(numbers(spooled(tmp_path, "webhook")))
+    written = set(numbers(tmp_path / "out")) | set(numbers(spooled(tmp_path, "filesystem")))
     if on_full == "drop_oldest":
         # For each its own oldest are given up, and reported by events of the SDK's own.
         assert stats["emitted"] > 20_000
@@ -178,7 +183,7 @@ def test_a_fallback_stands_in_for_one_of_two(harness: Harness, tmp_path: Path) -
         assert speaker.end() == 0
         assert asked_numbers(good) == set(range(1, 51))
     assert numbers(tmp_path / "out") == list(range(21, 51))
-    assert set(numbers(tmp_path / "spool" / "bad")) == set(range(1, 51))
+    assert set(numbers(spooled(tmp_path, "bad"))) == set(range(1, 51))
 
 
 def test_a_fallback_stands_in_for_the_half_that_was_too_large(harness: Harness, tmp_path: Path) -> None:
@@ -206,7 +211,7 @@ def test_a_fallback_stands_in_for_the_half_that_was_too_large(harness: Harness, 
         written = numbers(tmp_path / "out")
         assert 80 in written
         assert len(written) == len(set(written)) == answer["backends"]["filesystem"]["delivered"] == 100 - delivered
-        assert set(numbers(tmp_path / "spool" / "webhook")) == set(written)
+        assert set(numbers(spooled(tmp_path, "webhook"))) == set(written)
 
 
 def test_without_a_spool_a_fallback_gets_nothing_while_the_primary_is_down(harness: Harness, tmp_path: Path) -> None:
@@ -241,7 +246,60 @@ def test_a_forked_child_sends_what_the_lanes_of_its_parent_have(harness: Harness
     wait_until(lambda: len(numbers(tmp_path / "out")) == 21, seconds=60, what="the events of both")
     assert speaker.end() == 0
     assert numbers(tmp_path / "out") == sorted([*range(1, 21), 1])
-    assert numbers(tmp_path / "spool" / "webhook") == sorted([*range(1, 21), 1])
+    assert numbers(spooled(tmp_path, "webhook")) == sorted([*range(1, 21), 1])
+
+
+def test_a_document_that_elasticsearch_refuses_is_kept_nowhere(harness: Harness, tmp_path: Path) -> None:
+    error = {"type": "document_parsing_exception", "reason": 'failed to parse field "t"'}
+
+    def bulk(asked: Asked) -> Step:
+        if asked.method != "POST":
+            return json_reply({"acknowledged": True}) if asked.method == "PUT" else Reply(404)
+        bad = [event["attributes"]["n"] % 10 == 3 for event in asked.lines[1::2]]
+        return json_reply({"items": [{"create": {"status": 400, "error": error} if each else {"status": 201}} for each in bad]})
+
+    with ScriptedHttp(bulk) as elasticsearch:
+        speaker = harness()
+        backends = [{"type": "elk", "config": {"url": elasticsearch.url}}]
+        assert speaker.do("initialize", config=direct(backends, tmp_path))["ok"]
+        repeat(speaker, 40)
+        answer = speaker.do("flush", timeout=60)
+        assert answer["flushed"]
+        assert {key: answer["backends"]["elk"][key] for key in ("delivered", "failed", "rejected")} == {
+            "delivered": 36,
+            "failed": 4,
+            "rejected": 0,
+        }
+        stats = speaker.do("stats")["stats"]
+        assert (stats["sent"], stats["failed"], stats["rejected"]) == (36, 4, 0)
+        assert speaker.end() == 0
+    letters = [json.loads(line) for file in spooled(tmp_path, "elk").glob("*.refused") for line in file.read_bytes().splitlines()]
+    assert sorted(json.loads(letter["event"])["attributes"]["n"] for letter in letters) == [3, 13, 23, 33]
+    assert {letter["reason"] for letter in letters} == {f"{error['type']}: {error['reason']}"}
+    assert all(
+        letter["seq"] == (event := json.loads(letter["event"]))["emitter"]["seq"] and letter["event_id"] == event["event_id"]
+        for letter in letters
+    )
+    assert {letter["backend"] for letter in letters} == {"elk"}
+    log = speaker.log.read_text()
+    assert "kept as *.refused in" in log
+    assert "quarantine" not in log
+
+
+def test_what_waits_for_one_program_goes_to_the_address_of_another(harness: Harness, tmp_path: Path) -> None:
+    with ScriptedHttp(Reply(503)) as down, ScriptedHttp(Reply(200)) as other:
+        for name, server in (("Ätzer 3/b", down), ("c", other)):
+            config = direct([hook(server.url)], tmp_path)
+            config["sdk"]["app"]["name"] = name
+            speaker = harness()
+            assert speaker.do("initialize", config=config)["ok"]
+            assert speaker.do("emit_event", event={"kind": "log", "name": name})["ok"]
+            assert speaker.do("flush", timeout=60)["flushed"]
+            assert speaker.do("close")["ok"]
+            assert speaker.end() == 0
+        assert {event["name"] for asked in list(other.asked) for event in asked.lines} == {"c"}
+    # The same folder as that of the other SDKs, so that a program in any language sends what one of its name has left.
+    assert numbers(spooled(tmp_path, "webhook", "_tzer_3_b-d03d264e")) == [1]
 
 
 def test_a_thread_or_a_file_is_left_behind(harness: Harness, hung: Hung, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ static bool text_is(const struct mon_json *value, const char *text) {
 }
 
 /* What became of each document. */
-static void read_results(const struct mon_json *items, size_t sent, struct mon_answer *answer) {
+static void read_results(const struct mon_json *items, const size_t *places, size_t sent, struct mon_answer *answer) {
     size_t seen = 0;
     size_t again = 0;
     char why[160] = "";
@@ -125,8 +125,8 @@ static void read_results(const struct mon_json *items, size_t sent, struct mon_a
                  reason != NULL && reason->type == MON_JSON_STRING ? reason->text : "");
         bool place = text_is(type, "index_closed_exception") || text_is(type, "invalid_index_name_exception") || text_is(type, "validation_exception");
         if (code == 400 && !place) {
-            if (answer->rejected++ == 0) {
-                snprintf(answer->first_rejected, sizeof answer->first_rejected, "%s", what);
+            if (seen < sent) {
+                mon_answer_refuse(answer, places[seen], what);
             }
         } else {
             again++;
@@ -191,11 +191,20 @@ static void send_to_elk(void *self, const struct mon_batch *batch, double timeou
         return;
     }
     struct mon_buf body = {0};
+    size_t *places = calloc(batch->count, sizeof *places);
     size_t sent = 0;
-    for (size_t i = 0; i < batch->count; i++) {
+    for (size_t i = 0; places != NULL && i < batch->count; i++) {
         size_t len;
         const char *line = mon_batch_get(batch, i, &len);
-        sent += add_document(&body, elk->index, line, len);
+        if (add_document(&body, elk->index, line, len)) {
+            places[sent++] = i;
+        }
+    }
+    if (places == NULL || body.failed) {
+        mon_answer_set(answer, MON_RETRY, "no memory for a request");
+        mon_buf_free(&body);
+        free(places);
+        return;
     }
     const char *headers[] = {"Content-Type: application/x-ndjson", elk->authorization, NULL};
     struct mon_http_request request = {
@@ -213,7 +222,7 @@ static void send_to_elk(void *self, const struct mon_batch *batch, double timeou
     bool json = response.status == 200 && response.body.len > 0 && mon_json_parse(&document, response.body.data, response.body.len);
     const struct mon_json *items = json ? mon_json_get(document.root, "items") : NULL;
     if (items != NULL && items->type == MON_JSON_ARRAY) {
-        read_results(items, sent, answer);
+        read_results(items, places, sent, answer);
     } else if (response.status >= 200 && response.status < 300) {
         mon_answer_set(answer, MON_RETRY, "it answered %ld with something that is no bulk result: is it Elasticsearch?", response.status);
     } else {
@@ -225,6 +234,7 @@ static void send_to_elk(void *self, const struct mon_batch *batch, double timeou
     mon_json_free(&document);
     mon_buf_free(&response.body);
     mon_buf_free(&body);
+    free(places);
 }
 
 static void interrupt_elk(void *self) {
@@ -236,5 +246,5 @@ static void forget_elk(void *self) {
 }
 
 const struct mon_backend_type mon_backend_elk = {
-    "elk", open_elk, send_to_elk, interrupt_elk, close_elk, forget_elk, NULL,
+    "elk", open_elk, send_to_elk, interrupt_elk, close_elk, forget_elk, NULL, true,
 };

@@ -290,5 +290,5 @@ static void tick_filesystem(void *self) {
 }
 
 const struct mon_backend_type mon_backend_filesystem = {
-    "filesystem", open_filesystem, send_to_filesystem, NULL, close_filesystem, forget_filesystem, tick_filesystem,
+    "filesystem", open_filesystem, send_to_filesystem, NULL, close_filesystem, forget_filesystem, tick_filesystem, false,
 };

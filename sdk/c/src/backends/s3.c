@@ -195,5 +195,5 @@ static void forget_s3(void *self) {
 }
 
 const struct mon_backend_type mon_backend_s3 = {
-    "s3", open_s3, send_to_s3, interrupt_s3, close_s3, forget_s3, NULL,
+    "s3", open_s3, send_to_s3, interrupt_s3, close_s3, forget_s3, NULL, false,
 };

@@ -123,5 +123,5 @@ static void forget_sidecar(void *self) {
 }
 
 const struct mon_backend_type mon_backend_sidecar = {
-    "sidecar", open_sidecar, send_to_sidecar, interrupt_sidecar, close_sidecar, forget_sidecar, NULL,
+    "sidecar", open_sidecar, send_to_sidecar, interrupt_sidecar, close_sidecar, forget_sidecar, NULL, false,
 };

@@ -110,5 +110,5 @@ static void forget_webhook(void *self) {
 }
 
 const struct mon_backend_type mon_backend_webhook = {
-    "webhook", open_webhook, send_to_webhook, interrupt_webhook, close_webhook, forget_webhook, NULL,
+    "webhook", open_webhook, send_to_webhook, interrupt_webhook, close_webhook, forget_webhook, NULL, false,
 };

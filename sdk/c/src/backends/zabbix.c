@@ -257,5 +257,5 @@ static void forget_zabbix(void *self) {
 }
 
 const struct mon_backend_type mon_backend_zabbix = {
-    "zabbix", open_zabbix, send_to_zabbix, interrupt_zabbix, close_zabbix, forget_zabbix, NULL,
+    "zabbix", open_zabbix, send_to_zabbix, interrupt_zabbix, close_zabbix, forget_zabbix, NULL, false,
 };
