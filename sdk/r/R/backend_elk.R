@@ -57,7 +57,7 @@ elk_backend <- function(config, folder) {
     address <- sprintf("%s/_index_template/trackmate-%s", base, uri_encoded(name))
     template <- jsonlite::fromJSON(system.file("elk-template.json", package = "monitoring", mustWork = TRUE), simplifyVector = FALSE)
     template$index_patterns <- list(gsub("%[YmdHGV]", "*", index))
-    reply <- http_request("GET", address, headers["Authorization"], NULL, max(0.05, deadline - monotonic()), options)
+    reply <- http_request("GET", address, headers[names(headers) == "Authorization"], NULL, max(0.05, deadline - monotonic()), options)
     if (is.character(reply)) return(answer("retry", sprintf("%s can't be reached: %s", base, reply)))
     there <- if (reply$status == 200) json_of(reply$body)$index_templates[[1]]$index_template$version
     if (reply$status == 404 || reply$status == 200 && (there %||% -1) < template$version) {

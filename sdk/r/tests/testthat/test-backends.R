@@ -62,6 +62,14 @@ test_that("what Elasticsearch says of each document is misread", {
   expect_equal(busy$outcome, "retry")
 })
 
+test_that("a cluster without a password can't be asked for its template", {
+  backend <- monitoring:::elk_backend(list(url = "http://127.0.0.1:9"), ".")
+  batch <- monitoring:::new_batch(charToRaw("{\"event_id\":\"1\",\"timestamp\":\"2026-07-01T09:00:00Z\"}\n"), 1, "log")
+  result <- backend$send(batch, 5)
+  expect_equal(result$outcome, "retry")
+  expect_match(result$detail, "can't be reached")
+})
+
 test_that("gzip can't be unpacked by others", {
   data <- charToRaw(strrep("event ", 1000))
   file <- tempfile()
