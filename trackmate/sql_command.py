@@ -76,11 +76,16 @@ class _Session:
         self._as_of = as_of
         self._limit = limit or (SHOWN_ROWS if form is Format.TABLE and output is None else None)
         self._explain = explain
+        self._written = False
 
     def run(self, statement: str) -> None:
         """Ask, show the answer, and tell on standard error what it cost."""
+        if self._written and not sys.stdin.isatty():
+            message = f"{self._output} has the answer to the statement before: --output takes one statement, run the others apart"
+            raise TrackMateError(message)
         answer = self._ask(f"EXPLAIN {statement}" if self._explain else statement)
         write(answer, self._form, self._output, stdout())
+        self._written = self._output is not None
         explained = answer.table.column_names == ["explain"]
         if not explained and (sys.stderr.isatty() or self._form is Format.TABLE):
             stderr().print(footer(answer), style="dim", highlight=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
@@ -15,6 +16,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -24,6 +26,9 @@ from trackmate.sql_client import Answer
 
 SHOWN_TEXT: Final = 200
 """Characters of one value in a table for people."""
+
+_NARROW: Final = 8
+"""Columns narrower than this on average can't be read: rows are then shown one below the other."""
 
 
 class Format(StrEnum):
@@ -38,28 +43,63 @@ class Format(StrEnum):
 
 def write(answer: Answer, form: Format, output: Path | None, console: Console) -> None:
     """Write the answer to `output`, or to standard output. Raises TrackMateError."""
-    if form is Format.TABLE:
-        if output is not None:
-            with output.open("w", encoding="utf-8") as handle:
-                _show(answer.table, Console(file=handle, width=200, highlight=False))
-        else:
-            _show(answer.table, console)
-        return
     if output is None and form in {Format.ARROW, Format.PARQUET} and sys.stdout.isatty():
         message = f"{form} is binary: name a file with --output, or pipe it into a program"
         raise TrackMateError(message)
-    body = _body(answer.table, form)
     try:
-        if output is not None:
-            output.write_bytes(body)
+        if form is Format.TABLE:
+            _write_table(answer.table, output, console)
+        elif output is not None:
+            output.write_bytes(_body(answer.table, form))
         else:
-            sys.stdout.buffer.write(body)
+            sys.stdout.buffer.write(_body(answer.table, form))
             sys.stdout.flush()
     except BrokenPipeError:
-        sys.stdout = None  # whoever reads has enough, and Python need not flush to it
+        _forget_stdout()  # whoever reads has enough
     except OSError as error:
-        message = f"can't write {output}: {error.strerror}"
+        if output is None:
+            _forget_stdout()
+        message = f"can't write {output or 'to standard output'}: {error.strerror}"
         raise TrackMateError(message) from error
+
+
+def _forget_stdout() -> None:
+    """Python would complain when it flushes at its end what nobody takes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _write_table(table: pa.Table, output: Path | None, console: Console) -> None:
+    if output is None and console.is_terminal:
+        _show(table, console, console.width)
+        return
+    text = _as_text(table)
+    if output is not None:
+        output.write_text(text, encoding="utf-8")
+        return
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _as_text(table: pa.Table) -> str:
+    """The same table as wide as it is: a file has no width, and thousands of rows are laid out at once."""
+    if table.column_names == ["explain"]:
+        return "".join(f"{line}\n" for line in table["explain"].to_pylist())
+    columns = []
+    for column, values in zip(table.schema, table.columns, strict=True):
+        cells = [" ".join(cell.splitlines()) for cell in (column.name, *map(_text, values.to_pylist()))]
+        width = max(map(cell_len, cells))
+        number = _is_number(column.type)
+        columns.append([" " * (width - cell_len(c)) + c if number else c + " " * (width - cell_len(c)) for c in cells])
+    header, *rows = zip(*columns, strict=True)
+    lines = [[sign * cell_len(cell) for cell in header] for sign in "━━─"]
+    parts = (
+        "┏━" + "━┳━".join(lines[0]) + "━┓",
+        "┃ " + " ┃ ".join(header) + " ┃",
+        "┡━" + "━╇━".join(lines[1]) + "━┩",
+        *("│ " + " │ ".join(row) + " │" for row in rows),
+        "└─" + "─┴─".join(lines[2]) + "─┘",
+    )
+    return "\n".join(parts) + "\n"
 
 
 def footer(answer: Answer) -> str:
@@ -87,30 +127,49 @@ def size(count: float) -> str:
     return f"{count:,.1f} TB"
 
 
-def _show(table: pa.Table, console: Console) -> None:
+def _show(table: pa.Table, console: Console, width: int) -> None:
     if table.column_names == ["explain"]:
         for line in table["explain"].to_pylist():
             console.print(line, markup=False)
         return
+    if table.num_columns * _NARROW > width:
+        _show_records(table, console)
+        return
     made = Table(header_style="bold", pad_edge=False)
     for column in table.schema:
-        number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type)
-        made.add_column(escape(column.name), justify="right" if number else "left", overflow="fold")
+        made.add_column(escape(column.name), justify="right" if _is_number(column.type) else "left", overflow="fold")
     for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
         made.add_row(*map(_cell, row))
     console.print(made)
 
 
+def _show_records(table: pa.Table, console: Console) -> None:
+    """A line a value, for tables with more columns than the terminal has room for."""
+    longest = max(map(len, table.column_names))
+    for number, row in enumerate(table.to_pylist(), 1):
+        console.print(f"[bold]row {number}[/bold]")
+        for name, value in row.items():
+            console.print(f"  {escape(name.ljust(longest))}  {_cell(value)}", soft_wrap=True)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
 def _cell(value: Any) -> str:
+    return "[dim]NULL[/dim]" if value is None else escape(_text(value))
+
+
+def _text(value: Any) -> str:
     if value is None:
-        return "[dim]NULL[/dim]"
+        return "NULL"
     if isinstance(value, float):
         return f"{value:,.6g}" if math.isfinite(value) and abs(value) < 1e15 else str(value)
     if isinstance(value, datetime):
         moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
         return moment.isoformat(sep=" ")
     text = json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
-    return escape(text if len(text) <= SHOWN_TEXT else text[: SHOWN_TEXT - 1] + "…")
+    return text if len(text) <= SHOWN_TEXT else text[: SHOWN_TEXT - 1] + "…"
 
 
 def _body(table: pa.Table, form: Format) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
+from rich.markup import escape
 from sqlglot import TokenType, tokenize
 from sqlglot.errors import TokenError
 
@@ -58,7 +59,7 @@ class Prompt:
                 self._obey(text)
             except TrackMateError as error:
                 failed += 1
-                self._console.print(f"[red]error:[/red] {error}", highlight=False)
+                self._console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
             except KeyboardInterrupt:
                 self._console.print("stopped")
             except EOFError:

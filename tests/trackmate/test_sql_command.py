@@ -145,6 +145,63 @@ def test_statements_on_standard_input_run_one_by_one_and_failures_are_counted(co
     assert "error:" in done.stderr
 
 
+def test_a_second_statement_overwrites_the_file_of_the_first(config: Path, tmp_path: Path):
+    file = tmp_path / "answer.csv"
+    arguments = [*TRACKMATE, "sql", "-c", config, "-f", "csv", "-o", file]
+    done = subprocess.run(arguments, input="SELECT 1 AS a;\nSELECT 2 AS b;\n", capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "--output takes one statement" in " ".join(done.stderr.split())
+    assert file.read_text() == '"a"\n1\n'
+
+
+def test_an_error_with_brackets_in_it_ends_the_prompt(config: Path):
+    text = 'SELECT 1 FROM "[/red]";\nSELECT 2 AS two;\n'
+    done = subprocess.run([*TRACKMATE, "sql", "-c", config, "-f", "csv"], input=text, capture_output=True, text=True)
+    assert "there is no table [/red]" in " ".join(done.stderr.split())
+    assert done.stdout == '"two"\n2\n'
+
+
+@pytest.mark.parametrize("form", ["table", "csv"])
+def test_a_full_disk_behind_standard_output_gives_a_traceback(config: Path, form: str):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*TRACKMATE, "sql", "-c", config, "-f", form, "SELECT 1"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert "can't write to standard output: No space left on device" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_table_that_can_not_be_written_gives_a_traceback(config: Path, tmp_path: Path):
+    done = trackmate("sql", "-c", config, "-o", tmp_path / "none" / "x.txt", "SELECT 1")
+    assert done.returncode == 2
+    assert "No such file or directory" in done.stderr
+
+
+def test_a_wide_table_in_a_pipe_is_folded_into_columns_of_one_letter(config: Path):
+    done = trackmate("sql", "-c", config, "-n", "100", "SELECT * FROM silver.events")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 104
+
+
+def test_a_wide_table_on_a_narrow_terminal_is_folded_into_columns_of_one_letter(config: Path):
+    keeper, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [*TRACKMATE, "sql", "-c", config, "-n", "1", "SELECT * FROM silver.events ORDER BY event_id"],
+        stdout=terminal,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "COLUMNS": "80", "TERM": "xterm"},
+    )
+    os.close(terminal)
+    try:
+        shown = _read_until(keeper, b"event_date")
+        assert b"site_id" in shown
+    finally:
+        process.kill()
+        process.wait()
+        os.close(keeper)
+
+
 def test_the_prompt_on_a_terminal_remembers_and_ends_on_ctrl_d(config: Path, tmp_path: Path):
     leader, follower = pty.openpty()
     environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "TERM": "dumb", "COLUMNS": "200"}
