@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from contract.errors import TrackMateError
 from trackmate import terminal
@@ -90,7 +91,7 @@ def ingest(
 
 def _load(loader: Loader, path: Path) -> Summary:
     size = path.stat().st_size if path.exists() else 0
-    with terminal.bar(path.name, size) as bar:
+    with terminal.bar(escape(path.name), size) as bar:
         began = loader.clock()
 
         def show(summary: Summary, position: int, _size: int) -> None:
@@ -111,7 +112,7 @@ def _report(summaries: list[Summary], *, dry_run: bool) -> None:
     columns = ["file", "rows", "events", "checked" if dry_run else "accepted", "quarantined", "seconds", "rows/s"]
     rows = [
         (
-            summary.path.name,
+            escape(summary.path.name),
             summary.rows,
             summary.events,
             summary.events if dry_run else summary.accepted,
@@ -133,6 +134,10 @@ def _report(summaries: list[Summary], *, dry_run: bool) -> None:
                 "make the mapping's key more precise",
                 markup=False,
             )
+        for row, where, reason in summary.reasons:
+            console.print(f"{summary.path.name}: row {row}: {f'{where}: ' if where else ''}{reason}", markup=False)
+        if len(summary.reasons) < summary.quarantined and summary.reasons:
+            console.print(f"{summary.path.name}: and {summary.quarantined - len(summary.reasons):,} more bad rows", markup=False)
         for event in summary.sample:
             console.print(f"would send {event.decode()}", markup=False)
 

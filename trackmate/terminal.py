@@ -61,7 +61,7 @@ class _RichBar:
         self._progress.update(self._task, completed=done, note=note)
 
     def say(self, text: str) -> None:
-        self._progress.console.print(text)
+        self._progress.console.print(text, markup=False)
 
 
 class _PlainBar:

@@ -222,6 +222,63 @@ def test_a_dry_run_sends_nothing_and_warns_of_rows_that_share_an_id(roomy: Path,
     assert sorted(p.name for p in roomy.iterdir()) == ["map.yaml", "rows.csv"]
 
 
+def test_a_dry_run_counts_bad_rows_without_their_reasons(roomy: Path, mapping: Path):
+    path = roomy / "rows[old].csv"
+    path.write_text("id,what,when,value\n" + "1,a,yesterday,1\n" * 7)
+    done = trackmate("ingest", path, "--mapping", mapping, "--dry-run")
+    assert done.returncode == 1
+    assert "rows[old].csv: row 1: 'yesterday' is not a time in the format ISO 8601" in done.stdout
+    assert "and 2 more bad rows" in done.stdout
+
+
+def test_rows_behind_a_quote_that_is_never_closed_are_lost(sidecar: SidecarService, roomy: Path, mapping: Path):
+    path = roomy / "rows.csv"
+    swallowed = '2,"b,2024-01-01T00:00:01Z,2\n' + "".join(f"{n},c,2024-01-01T00:00:02Z,{n}\n" for n in range(3, 40))
+    path.write_text("id,what,when,value\n1,a,2024-01-01T00:00:00Z,1\n" + swallowed)
+    done = trackmate("ingest", path, "--mapping", mapping, "--url", sidecar.url)
+    assert done.returncode == 1, done.stderr
+    (kept,) = [json.loads(line) for line in (roomy / "rows.csv.quarantine.ndjson").read_text().splitlines()]
+    assert kept["data"] == swallowed
+    assert kept["error"].startswith("lines 3 to 40: not CSV")
+    assert len(ids(sidecar)) == 1
+
+
+def test_a_byte_order_mark_costs_the_first_event(sidecar: SidecarService, roomy: Path):
+    path = roomy / "events.ndjson"
+    path.write_bytes(b"\xef\xbb\xbf" + b"".join(json.dumps(event(n)).encode() + b"\n" for n in range(3)))
+    done = trackmate("ingest", path, "--url", sidecar.url)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(ids(sidecar)) == 3
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_json_array_is_taken_apart_into_bad_lines(roomy: Path, indent: int | None):
+    path = roomy / "events.json"
+    path.write_text(json.dumps([event(1), event(2)], indent=indent))
+    done = trackmate("ingest", path, "--dry-run")
+    assert done.returncode == 2
+    assert "one JSON array; expected NDJSON" in done.stderr
+
+
+def test_an_app_that_is_only_a_name_gives_a_traceback_with_app(roomy: Path, mapping: Path):
+    mapping.write_text(MAPPING.replace("{name: loader}", "loader"))
+    done = trackmate("ingest", write_csv(roomy / "rows.csv", 1), "--mapping", mapping, "--app", "mine", "--dry-run")
+    assert done.returncode == 2
+    assert "app: expected object" in done.stderr
+
+
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_columns_that_are_not_parted_by_commas_make_a_draft_of_no_use(roomy: Path, mapping: Path, sign: str):
+    path = write_csv(roomy / "rows.csv", 3)
+    path.write_text(path.read_text().replace(",", sign))
+    refused = trackmate("ingest", path, "--mapping", mapping, "--dry-run")
+    assert refused.returncode == 2
+    assert f"parted by {sign!r}, say so with csv.delimiter" in refused.stderr
+    (roomy / "draft.yaml").write_text(trackmate("ingest", "--suggest-mapping", path).stdout)
+    done = trackmate("ingest", path, "--mapping", roomy / "draft.yaml", "--dry-run")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_suggested_mapping_loads_the_file_it_was_made_for(sidecar: SidecarService, roomy: Path):
     path = roomy / "log.csv"
     path.write_text(

@@ -28,6 +28,7 @@ BATCH_BYTES = 4 * 1024 * 1024
 IN_FLIGHT = 3
 """Batches on their way at once: while one is written to disk, the next is being made."""
 SAVE_SECONDS = 1.0
+SHOWN_REASONS = 5
 
 _RAW_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -63,6 +64,8 @@ class Summary:
     shared_ids: int | None = None
     """Only of a dry run: events whose id another event of the file has too, which would become one."""
     sample: list[bytes] = field(default_factory=list)
+    reasons: list[tuple[int, str, str]] = field(default_factory=list)
+    """Only of a dry run, which writes no quarantine: row, path and reason of the first bad rows."""
 
 
 @dataclass
@@ -188,6 +191,7 @@ class Loader:
         if journal is None:
             summary.rows, summary.quarantined = batch.last_row, summary.quarantined + len(refused)
             summary.events += len(batch.events)
+            summary.reasons += [entry[:3] for entry in refused[: SHOWN_REASONS - len(summary.reasons)]]
             return
         for row, path, reason, original in refused:
             journal.quarantine(row, path, reason, original)

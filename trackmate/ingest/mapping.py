@@ -22,6 +22,7 @@ from contract.errors import ConfigError, Problem, TrackMateError
 from contract.ids import stable_id
 from contract.settings import check
 from trackmate.ingest.mapping_schema import MAPPING_SCHEMA
+from trackmate.ingest.rows import guess_delimiter
 from trackmate.ingest.templates import Column, Field, Resolve, Row, columns_of, compile_field, compile_template
 from trackmate.ingest.times import EPOCH, Ambiguous, TimeReader
 
@@ -68,7 +69,7 @@ def check_mapping(source: str, spec: dict[str, Any], overrides: dict[str, str | 
     given = overrides or {}
     if given.get("site_id"):
         spec = {**spec, "site_id": given["site_id"]}
-    if given.get("app"):
+    if given.get("app") and isinstance(spec.get("app", {}), dict | None):
         spec = {**spec, "app": {**(spec.get("app") or {}), "name": given["app"]}}
     problems = check(MAPPING_SCHEMA, spec)
     zone = spec.get("time", {}).get("timezone") if isinstance(spec.get("time"), dict) else None
@@ -232,7 +233,10 @@ class RowMapper:
             return cast("Field", build())
         except KeyError as error:
             known = ", ".join(self._known or [])
-            self._problems.append(Problem(path, f"the file has no column {error.args[0]!r}; it has {known}"))
+            hint = ""
+            if len(self._known or []) == 1 and (sign := guess_delimiter(known)) != ",":
+                hint = f": its columns seem to be parted by {sign!r}, say so with csv.delimiter"
+            self._problems.append(Problem(path, f"the file has no column {error.args[0]!r}; it has {known}{hint}"))
             return lambda _row: ""
 
 

@@ -6,6 +6,7 @@ import codecs
 import csv
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from contract.limits import MAX_EVENT_BYTES
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _LONG_LINE = 4 * MAX_EVENT_BYTES
+_ARRAY = re.compile(rb"\s*\[\s*(\{|$)")
 
 
 @dataclass(slots=True)
@@ -67,8 +69,7 @@ def open_source(path: Path) -> Iterator[Source]:
             yield Source(path, raw, stream)
         except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
             raise TrackMateError(
-                f"{path} is cut short or damaged: {error}. What came before was sent; get the whole file and load it again: "
-                "rows that are there already add nothing"
+                f"{path} is cut short or damaged: {error}. Get the whole file and load it: rows that were sent before add nothing"
             ) from error
 
 
@@ -82,6 +83,41 @@ def guess_format(path: Path) -> str:
     raise TrackMateError(
         f"can't tell from its name whether {path.name} is CSV or NDJSON: set format in the mapping, or rename it"
     )
+
+
+def first_line(path: Path) -> str:
+    """The first line of a file, of a long one its beginning."""
+    with open_source(path) as source:
+        head = io.BufferedReader(cast("io.RawIOBase", source.stream), 1 << 16).readline(1 << 16)
+    return head.decode("utf-8", "replace")
+
+
+def guess_delimiter(header: str) -> str:
+    """What most likely parts the columns of this first line; a comma where nothing speaks for another."""
+    return max(",;\t|", key=header.count)
+
+
+class _Lines:
+    """The lines of a text, those since the last `take` kept: csv does not tell what it read when it gives a row up."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+        self._seen: list[str] = []
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline()
+        if not line:
+            raise StopIteration
+        self._seen.append(line)
+        return line
+
+    def take(self) -> list[str]:
+        """The lines that were read since this was last asked."""
+        seen, self._seen = self._seen, []
+        return seen
 
 
 class CsvRows:
@@ -99,7 +135,8 @@ class CsvRows:
             newline="",
         )
         csv.field_size_limit(_LONG_LINE)
-        self._reader = csv.reader(text, delimiter=delimiter, strict=True)
+        self._lines = _Lines(text)
+        self._reader = csv.reader(self._lines, delimiter=delimiter, strict=True)
         if header is not None:
             self.header = header
         else:
@@ -121,13 +158,20 @@ class CsvRows:
         while True:
             try:
                 for row in reader:
+                    self._lines.take()
                     if len(row) == width:
                         yield row
                     elif row:
                         reason = f"line {reader.line_num}: {len(row)} columns where the header has {width}"
                         yield BadRow(reason, msgspec.json.encode(_readable(row)).decode())
             except csv.Error as error:
-                yield BadRow(f"line {reader.line_num}: not CSV: {error}", "")
+                lines = self._lines.take()
+                where = (
+                    f"line {reader.line_num}"
+                    if len(lines) < 2
+                    else f"lines {reader.line_num - len(lines) + 1} to {reader.line_num}"
+                )
+                yield BadRow(f"{where}: not CSV: {error}", "".join(_readable(lines)))
             else:
                 return
 
@@ -139,6 +183,14 @@ def _readable(row: list[str]) -> list[str]:
 def ndjson_lines(source: Source) -> Iterator[bytes | BadRow]:
     """The lines of an NDJSON file that are not empty; one that is far too long for an event is passed over, not kept."""
     buffered = io.BufferedReader(cast("io.RawIOBase", source.stream), 1 << 18)
+    head = buffered.peek(len(codecs.BOM_UTF8))
+    if head.startswith(codecs.BOM_UTF8):
+        buffered.read(len(codecs.BOM_UTF8))
+    if _ARRAY.match(head.removeprefix(codecs.BOM_UTF8)):
+        raise TrackMateError(
+            f"{source.path} is one JSON array; expected NDJSON, a JSON object a line. Make that of it: "
+            "jq -c '.[]' FILE.json > FILE.ndjson"
+        )
     while line := buffered.readline(_LONG_LINE):
         if len(line) >= _LONG_LINE and not line.endswith(b"\n"):
             head = line[:200]

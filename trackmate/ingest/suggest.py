@@ -8,7 +8,16 @@ from pathlib import Path
 
 import yaml
 
-from trackmate.ingest.rows import BadRow, CsvRows, flat_object, guess_format, ndjson_lines, open_source
+from trackmate.ingest.rows import (
+    BadRow,
+    CsvRows,
+    first_line,
+    flat_object,
+    guess_delimiter,
+    guess_format,
+    ndjson_lines,
+    open_source,
+)
 from trackmate.ingest.times import TimeReader
 
 _SAMPLE = 200
@@ -35,10 +44,12 @@ _ENDS = ("end", "stop", "finish", "complete", "until")
 
 def suggest(path: Path) -> str:
     """A mapping draft as commented YAML; raises TrackMateError when the file can't be read."""
+    kind = guess_format(path)
+    delimiter = ","
     with open_source(path) as source:
-        kind = guess_format(path)
         if kind == "csv":
-            rows = CsvRows(source)
+            delimiter = guess_delimiter(first_line(path))
+            rows = CsvRows(source, delimiter=delimiter)
             columns = rows.header
             sample = [dict(zip(columns, row, strict=True)) for row in islice(rows, _SAMPLE) if not isinstance(row, BadRow)]
         else:
@@ -47,6 +58,8 @@ def suggest(path: Path) -> str:
             columns = list(dict.fromkeys(name for row in sample for name in row))
     values = {name: [row[name] for row in sample if row.get(name)] for name in columns}
     draft = _draft(path, kind, columns, values)
+    if kind == "csv" and delimiter != ",":
+        draft = {"format": kind, "csv": {"delimiter": delimiter}, **draft}
     text = yaml.safe_dump(draft, sort_keys=False, allow_unicode=True, default_flow_style=False, width=120)
     seen = "".join(
         f"#   {name}: {json.dumps(found[0], ensure_ascii=False) if found else '(empty)'}\n" for name, found in values.items()
