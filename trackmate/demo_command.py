@@ -71,7 +71,7 @@ def demo(
         display.finish()
         if stopper.asked():
             raise typer.Exit(130)
-        different = _Demo(stack, supervisor, stopper, seconds, chosen).run()
+        different = _Demo(stack, supervisor, stopper, seconds, chosen).run(goes_on=not once)
         if not once and not stopper.asked():
             terminal.stdout().print("The stack keeps running; Ctrl-C stops everything.")
             run_until_stopped(supervisor, stopper)
@@ -96,8 +96,8 @@ class _Demo:
         self._gateway = GatewayApi(gateway.url, certificate=gateway.certificate)
         self._dagster = DagsterApi(stack.endpoints["dagster"].url)
 
-    def run(self) -> bool:
-        """The whole demo; True when a count differs."""
+    def run(self, *, goes_on: bool) -> bool:
+        """The whole demo; True when a count differs. `goes_on`: the stack keeps running after it."""
         try:
             ledgers = self._work()
             emitted = sum(ledger.emitted for ledger in ledgers)
@@ -108,7 +108,7 @@ class _Demo:
             if not differences:
                 self._await_gold()
             self._show_answers()
-            self._show_next()
+            self._show_next(goes_on=goes_on)
         except _Stopped:
             return True
         finally:
@@ -238,9 +238,10 @@ class _Demo:
             numbers = [name for place, name in enumerate(answer.columns) if isinstance(answer.rows[0][place], int | float)]
             self._console.print(terminal.table(question.title, answer.columns, answer.rows, right=numbers))
 
-    def _show_next(self) -> None:
+    def _show_next(self, *, goes_on: bool) -> None:
         self._console.print()
-        print_addresses(self._stack)
+        if goes_on:
+            print_addresses(self._stack)
         folder = self._stack.folder
         default = folder.root == DataFolder(DEFAULT_DATA).root
         config = "" if default else f" --config {shlex.quote(str(folder.trackmate_yaml))}"
@@ -248,11 +249,11 @@ class _Demo:
         example = '"SELECT name, count(*) FROM silver.events GROUP BY name"'
         program = _program()
         lines = (
-            "Try next, in another terminal:",
+            "Try next, in another terminal:" if goes_on else f"Try next, after {program} up{data}:",
             f"  {program} sql {example}{config}",
             f"  {program} status{data}",
             f"  {program} ingest --suggest-mapping YOUR.csv",
-            f"  MONITORING_CONFIG={shlex.quote(str(folder.sdk_yaml))} python your_program.py",
+            f"  MONITORING_CONFIG={shlex.quote(str(folder.sdk_yaml))} {_beside('python')} your_program.py",
         )
         self._console.print("\n".join(lines), markup=False)
 
@@ -261,5 +262,10 @@ def _program() -> str:
     """How this program is called from here: by its name where that is found, else by its path."""
     if shutil.which("trackmate"):
         return "trackmate"
-    beside = Path(sys.executable).with_name("trackmate")
+    return _beside("trackmate")
+
+
+def _beside(name: str) -> str:
+    """A program of this installation, by its path."""
+    beside = Path(sys.executable).with_name(name)
     return shlex.quote(os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside))

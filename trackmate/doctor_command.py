@@ -143,8 +143,10 @@ def _ports(stack: StackConfig) -> Iterator[Finding]:
 
 
 def _services(stack: StackConfig) -> Iterator[Finding]:
+    runs = stack.folder.running() is not None
+    advised = f"see {stack.folder.logs} and 'trackmate status'" if runs else "start it with 'trackmate up', or by itself"
     for state in all_states(stack):
-        advice = "" if state.ok else f"see {stack.folder.logs} and 'trackmate status'"
+        advice = "" if state.ok else advised
         yield Finding(state.service, "ok" if state.ok else "fail", f"{state.state}: {state.detail}", advice)
 
 

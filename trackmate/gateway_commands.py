@@ -60,7 +60,16 @@ def new(
         raise TrackMateError(f"--scope {' '.join(unknown)}: no such right; there are {', '.join(SCOPES)}")
     now = dt.datetime.now(dt.UTC)
     until = None if expires is None else now + _duration(expires)
-    typer.echo(_file(config).add(token_id, scope, site, until, now))
+    loaded = load_config(find_config(config))
+    file = TokenFile(loaded.gateway.tokens_file)
+    first = not loaded.tokens and not file.read()
+    typer.echo(file.add(token_id, scope, site, until, now))
+    if first:
+        typer.echo(
+            "This is the first token: from now on the gateway answers nobody without one. Give the sidecar one with the scope "
+            "ingest, as `token` of its backend 'managed'; until then its events wait in its spool.",
+            err=True,
+        )
 
 
 @token.command("list")

@@ -142,6 +142,17 @@ def _detach(folder: DataFolder, only: list[str]) -> None:
         process = subprocess.Popen(  # noqa: S603 - our own command line
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
+    try:
+        _await_ready(folder, process, log, only)
+    except KeyboardInterrupt:
+        # It has a session of its own, so Ctrl-C did not reach it.
+        terminal.stderr().print("Stopping what has started.")
+        process.terminate()
+        process.wait()
+        raise
+
+
+def _await_ready(folder: DataFolder, process: subprocess.Popen[bytes], log: Path, only: list[str]) -> None:
     deadline = time.monotonic() + _DETACH_SECONDS
     shown = 0
     while process.poll() is None and time.monotonic() < deadline:

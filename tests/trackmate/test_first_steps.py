@@ -87,6 +87,18 @@ def test_mistakes_of_a_mapping_are_told_in_the_words_of_json_schema(tmp_path: Pa
         assert problem in done.stderr, done.stderr
 
 
+def test_the_first_token_shuts_the_sidecar_out_without_a_word(tmp_path: Path):
+    folder = DataFolder(tmp_path / "data")
+    generate(folder)
+    said = [
+        trackmate("token", "new", name, "--scope", "query", "--config", folder.trackmate_yaml) for name in ("first", "second")
+    ]
+    assert "Give the sidecar one with the scope ingest" in said[0].stderr
+    assert said[0].stdout.startswith("tm_")
+    assert len(said[0].stdout.split()) == 1
+    assert said[1].stderr == ""
+
+
 def test_an_unknown_right_of_a_token_is_told_as_an_enum(tmp_path: Path):
     folder = DataFolder(tmp_path / "data")
     generate(folder)

@@ -169,6 +169,22 @@ def test_detach_returns_when_all_is_ready(folder: DataFolder):
     assert processes_of(folder) == []
 
 
+def test_ctrl_c_during_detach_leaves_the_stack_running(folder: DataFolder):
+    # Without its database the gateway is never ready, so the signal comes while the command waits.
+    command = [*TRACKMATE, "up", "--data", str(folder.root), "--only", "gateway", "--detach"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: folder.running() is not None, seconds=60, what="the stack has begun")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert "stopped" in said
+    assert processes_of(folder) == []
+
+
 def test_a_service_that_can_not_start_ends_up_with_the_end_of_its_log(folder: DataFolder):
     folder.spool.write_text("a file where the spool should be")
     for options in ([], ["--detach"]):
