@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +23,19 @@ from federation.engines.arrow_sql import literal, sql_type
 from federation.engines.base import EngineError, QueryError, ResourceLimit, Unavailable
 from lakehouse.lake import Lake, bundled_extension
 
+LOG = logging.getLogger(__name__)
+
 _PLACE: Final = re.compile(r"\n\s*\nLINE \d+:.*\Z", re.DOTALL)
 _WORD: Final = re.compile(r"^[A-Za-z ]+ Error: ")
+
+
+class _Faults:
+    """How many statements have met a fault of DuckDB's own: only then a session looks whether it still answers."""
+
+    count = 0
+
+
+_FAULTS: Final = _Faults()
 
 
 class DuckDBSession:
@@ -35,6 +48,8 @@ class DuckDBSession:
     def __init__(self, lake: Lake, config: DuckDBConfig, *, delta: bool = False) -> None:
         """`delta` loads the Delta extension too, for tables whose data files alone do not tell their rows."""
         self._delta = delta
+        self._reopening = threading.Lock()
+        self._faults = _FAULTS.count
         self._temp = Path(tempfile.mkdtemp(prefix="trackmate-sql-", dir=config.temp_dir))
         self._lake = lake
         self._config = config
@@ -71,8 +86,20 @@ class DuckDBSession:
         return connection
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A connection of its own for one statement."""
-        return self._connection.cursor()
+        """A connection of its own for one statement.
+
+        A statement that trips over a fault of DuckDB's own makes the whole database refuse everything: then it is opened anew.
+        """
+        with self._reopening:
+            if self._faults != _FAULTS.count:
+                self._faults = _FAULTS.count
+                try:
+                    self._connection.execute("SELECT 1")
+                except duckdb.FatalException:
+                    LOG.exception("DuckDB gave itself up after a fault of its own and is opened anew")
+                    self._connection.close()
+                    self._connection = self._open()
+            return self._connection.cursor()
 
     def evaluate(self, constants: Sequence[tuple[exp.Expr, pa.DataType]]) -> list[Any]:
         """What constant expressions come to when they are compared with columns of these types; None where there is no value.
@@ -150,6 +177,7 @@ def translated(error: duckdb.Error, *, hide_values: bool, root: str) -> EngineEr
     if isinstance(error, duckdb.PermissionException):
         return Unavailable(f"the engine was denied a file ({text}): check lake.root in trackmate.yaml")
     if isinstance(error, duckdb.InternalException | duckdb.FatalException):
+        _FAULTS.count += 1
         return EngineError(f"the engine failed ({text}): the statement is at fault or DuckDB is, please report it")
     if hide_values and isinstance(error, duckdb.ConversionException | duckdb.InvalidInputException | duckdb.OutOfRangeException):
         return QueryError("a value can't be converted as the statement wants: use TRY_CAST, which gives NULL there")

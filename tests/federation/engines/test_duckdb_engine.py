@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from federation.engines.base import GateError, QueryError, QueryTimeout, ResourceLimit
+from federation.engines.base import EngineError, GateError, QueryError, QueryTimeout, ResourceLimit
 from federation.engines.duckdb_engine import DuckDBEngine
 from lakehouse.lake import Lake
 from tests.federation.engines.conftest import DAY, EVERYONE, append, ask, engine_over, events, limits, only, rows_of
@@ -87,6 +87,27 @@ async def test_now_is_the_requests_own_moment_in_utc(lake: Lake) -> None:
         assert (await result.read_all()).to_pylist() == [{"n": 60, "now": dt.datetime(2024, 5, 4, 1, 0)}]
         assert result.stats.files == 1
         assert result.stats.cache == "off"
+
+
+async def test_a_statement_that_ends_duckdb_is_the_last_that_is_answered(engine: DuckDBEngine) -> None:
+    class GivenUp:
+        """A database after a fault of its own, which no statement is known to bring about for sure."""
+
+        def cursor(self) -> GivenUp:
+            return self
+
+        def execute(self, _: str) -> None:
+            raise duckdb.FatalException("database has been invalidated because of a previous fatal error")
+
+        def close(self) -> None:
+            opened.close()
+
+    opened = engine._session._connection
+    engine._session._connection = GivenUp()
+    sql = "SELECT count(*) AS n FROM silver.events WHERE kind = 'error'"
+    with pytest.raises(EngineError, match="invalidated"):
+        await ask(engine, sql)
+    assert await ask(engine, sql) == [{"n": 48}]
 
 
 async def test_an_age_of_yesterday_is_kept(lake: Lake) -> None:
