@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import threading
@@ -12,7 +13,12 @@ import pytest
 from sdk.python.tests.conftest import written
 
 import monitoring_sdk as m
+from monitoring_sdk._batch import Batch
+from monitoring_sdk._config import BackendSettings, QueueSettings
+from monitoring_sdk._lane import Lane
+from monitoring_sdk._shipments import Numbers
 from monitoring_sdk._spool import Spool
+from monitoring_sdk._transport import Answer, Bounds, Outcome
 
 EVENT = {"kind": "log", "name": "x"}
 SLACK = 4.0
@@ -203,6 +209,37 @@ def test_only_what_a_sink_did_not_take_is_tried_again(direct, third_party, tmp_p
     assert m.flush(30)
     assert sorted(taken(path)) == ids
     assert m.stats().backends["odd"].delivered == 7
+
+
+def test_file_of_which_a_part_can_t_be_written_is_not_claimed_for_ever(tmp_path, monkeypatch):
+    class Picky:
+        """Takes all but the first event, and asks for that one again."""
+
+        bounds = Bounds()
+        keeps_rejected = False
+        outlives_executors = True
+
+        def send(self, batch, timeout):
+            return Answer(Outcome.ACCEPTED, retry=(0,))
+
+    settings = BackendSettings("picky", "picky", 1, False, 1.0, 0, {}, None)
+    spool = Spool(tmp_path, "01890a5d-ac96-774b-bcce-b302099a8057")
+    queue = QueueSettings(10, 10, 1.0, "spool")
+    lane = Lane(settings, Picky(), queue, Numbers(), "log", spool=spool, drop=lambda *_: None, replayed=lambda _: None)
+    spool.write(Batch([b"{}", b"{}"], 1))
+
+    def fail(batch):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(spool, "write", fail)
+    lane._replay()
+    assert [path.name.endswith(".jsonl") for path in tmp_path.glob("*.jsonl*")] == [True]
+    assert lane.result().waiting == 0
+    (waiting,) = spool.own()
+    claim = spool.claim(waiting)
+    assert claim is not None
+    claim.done()
+    spool.close()
 
 
 def test_sink_whose_count_does_not_add_up_is_not_believed(direct, third_party, tmp_path, spool_dir):

@@ -435,7 +435,14 @@ class Lane:
                     self._next_orphans = self._clock()
                     return
                 claim = spool.claim(path)
-                if claim is not None and not self._replay_file(spool, claim):
+                if claim is None:
+                    continue
+                try:
+                    went_on = self._replay_file(spool, claim)
+                except OSError:  # what a backend did not take of it can't be written: all of the file waits on
+                    spool.returned(claim)
+                    raise
+                if not went_on:
                     return
         except OSError as error:
             logger.warning("monitoring_sdk: can't replay from %s now: %s", spool.folder, error)
@@ -455,8 +462,8 @@ class Lane:
                 spool.returned(claim)
                 return False
             for part in left:  # of a piece of which some was taken: as a parcel of this process's own
-                spool.write(part.subset(range(len(part)), self._log, self._numbers.take(len(part))).batch())
                 self._backlog.settle(part)
+                spool.write(part.subset(range(len(part)), self._log, self._numbers.take(len(part))).batch())
             self._progress[claim.name] = place + 1
             if left and place + 1 < len(pieces):
                 spool.returned(claim)

@@ -17,7 +17,7 @@ class Numbers:
     """Counts events in the order in which they are handed to the backends, from 1, without a gap."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may interrupt its holder, and close
         self._next = 1
 
     def take(self, events: int) -> int:

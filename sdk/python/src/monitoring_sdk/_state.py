@@ -28,11 +28,11 @@ active: ContextVar[Link | None] = ContextVar("monitoring_sdk_run", default=None)
 
 def retire() -> Client | None:
     """Take the running client, if any, out of service; the caller closes it."""
-    global client, retired
-    if client is None:
-        return None
-    retired, client = client, None
-    return retired
+    global client, retired  # noqa: PLW0603 - one client a process
+    taken, client = client, None
+    if taken is not None:  # of two threads that ask at once, the other has it
+        retired = taken
+    return taken
 
 
 def running() -> list[Client]:
