@@ -11,7 +11,7 @@ import java.util.Map;
  * @param rejected refused by the receiver one by one; the sidecar keeps them in quarantine with the reason
  * @param spooled written to the spool folder
  * @param replayed acknowledged out of the spool folder, be it this process's or a dead one's; counts on top of the others
- * @param failed refused as a whole batch, and kept aside in the spool folder where there is one
+ * @param failed refused for good (by a sidecar as a whole batch, by others one by one too), and kept aside in the spool folder where there is one
  * @param dropped lost: the sum of {@code droppedByReason}
  * @param queued in memory now
  * @param droppedByReason {@code queue_full}, {@code spool_failed} (the spool folder can't be written) or {@code undeliverable}
@@ -37,10 +37,10 @@ public record Stats(
      * What became of the events that were meant for one backend.
      *
      * @param sent acknowledged without a stay on disk
-     * @param rejected refused one by one
+     * @param rejected refused one by one by a sidecar, which keeps them
      * @param spooled written to this backend's part of the spool folder
      * @param replayed acknowledged out of the spool folder
-     * @param failed refused as a whole batch
+     * @param failed refused for good
      * @param dropped lost
      * @param waiting in memory now
      * @param lastError why the last attempt failed; empty when it didn't

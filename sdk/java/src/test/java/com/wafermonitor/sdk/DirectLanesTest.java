@@ -223,6 +223,42 @@ class DirectLanesTest {
     }
 
     @Test
+    void anEventThatABackendRefusesIsKeptNowhere() throws Exception {
+        Set<String> ids;
+        try (Emitter emitter = start(Map.of(), true, recorder("picky", 1, Map.of("refuses", "etch-3")), files("always"))) {
+            ids = emit(emitter, 10);
+            assertTrue(emitter.flush(Duration.ofSeconds(60)).flushed());
+            Stats.BackendStats counts = emitter.stats().backends().get("picky");
+            assertEquals(List.of(9L, 1L, 0L), List.of(counts.sent(), counts.failed(), counts.rejected()));
+            assertEquals(1, emitter.stats().failed());
+        }
+        try (Stream<Path> found = Files.walk(temp.resolve("spool"))) {
+            Path refused = found.filter(each -> each.toString().endsWith(".jsonl.refused")).findFirst().orElseThrow();
+            Map<?, ?> letter = JsonReader.object(Files.readString(refused).strip().getBytes(StandardCharsets.UTF_8));
+            assertEquals("not in this house", letter.get("reason"));
+            assertEquals("picky", letter.get("backend"));
+            Map<?, ?> event = JsonReader.object(((String) letter.get("event")).getBytes(StandardCharsets.UTF_8));
+            assertEquals("etch-3", event.get("name"));
+            assertEquals(event.get("event_id"), letter.get("event_id"));
+            assertTrue(ids.contains(letter.get("event_id")));
+        }
+    }
+
+    @Test
+    void aThreadThatIsInterruptedLeavesLanesBehindWhenItCloses() throws Exception {
+        Set<Thread> before = Thread.getAllStackTraces().keySet();
+        Emitter emitter = start(Map.of(), true, hung(TOO_LONG), recorder("there", 3, Map.of()), files("always"));
+        Set<String> ids = emit(emitter, 10);
+        Thread.currentThread().interrupt();
+        emitter.close();
+        assertTrue(Thread.interrupted(), "whoever interrupted it is still heard");
+        Eventually.eventually("the threads to end", () -> Thread.getAllStackTraces().keySet().stream()
+                .allMatch(thread -> before.contains(thread) || !thread.getName().startsWith("monitoring-sdk")));
+        assertEquals(ids, new TreeSet<>(spooled("webhook")));
+        assertEquals(ids, new TreeSet<>(idsIn(temp.resolve("out"))));
+    }
+
+    @Test
     void aLaneLeavesItsThreadBehind() throws Exception {
         Set<Thread> before = Thread.getAllStackTraces().keySet();
         try (Emitter emitter = start(Map.of(), true, hung(TOO_LONG), recorder("there", 3, Map.of()), files("always"))) {

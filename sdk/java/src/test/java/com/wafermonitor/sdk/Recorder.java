@@ -6,6 +6,7 @@ import com.wafermonitor.sdk.backends.BackendProvider;
 import com.wafermonitor.sdk.backends.BackendSettings;
 import com.wafermonitor.sdk.backends.Batch;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
@@ -20,10 +21,12 @@ public final class Recorder implements Backend {
     final List<Map<?, ?>> events = new CopyOnWriteArrayList<>();
     final CountDownLatch released;
     private final int flaky;
+    private final String refuses;
     private int failures;
     private int calls;
 
-    private Recorder(int failures, int flaky, boolean hangs) {
+    private Recorder(int failures, int flaky, boolean hangs, String refuses) {
+        this.refuses = refuses;
         this.failures = failures;
         this.flaky = flaky;
         this.released = new CountDownLatch(hangs ? 1 : 0);
@@ -43,7 +46,7 @@ public final class Recorder implements Backend {
 
         @Override
         public Backend create(BackendSettings settings) {
-            Recorder recorder = new Recorder((int) settings.positive("fails", 0), (int) settings.positive("flaky", Integer.MAX_VALUE), settings.flag("hangs", false));
+            Recorder recorder = new Recorder((int) settings.positive("fails", 0), (int) settings.positive("flaky", Integer.MAX_VALUE), settings.flag("hangs", false), settings.text("refuses", ""));
             made.put(settings.text("name"), recorder);
             return recorder;
         }
@@ -59,8 +62,16 @@ public final class Recorder implements Backend {
         } catch (InterruptedException notByUs) {
             throw new IllegalStateException(notByUs);
         }
-        events.addAll(batch.events());
-        return Answer.ACCEPTED;
+        List<Answer.Rejection> refused = new ArrayList<>();
+        for (int i = 0; i < batch.size(); i++) {
+            Map<?, ?> event = batch.events().get(i);
+            if (event.get("name").equals(refuses)) {
+                refused.add(new Answer.Rejection(i, "", "not in this house"));
+            } else {
+                events.add(event);
+            }
+        }
+        return Answer.accepted(refused);
     }
 
     @Override

@@ -107,7 +107,7 @@ abstract class Delivery implements EventQueue.Attendant {
             closing.latch.countDown();
         }
         queue.close();
-        boolean interrupted = false;
+        boolean interrupted = Thread.interrupted(); // the program's own matter: the events are sent or written all the same
         try {
             end();
         } catch (InterruptedException notNow) {

@@ -42,9 +42,13 @@ final class DirectDelivery extends Delivery {
 
     @Override
     void end() throws InterruptedException {
-        joined(worker, closing.deadline - System.nanoTime());
-        end(false); // first those that others stand in for
-        end(true);
+        try {
+            joined(worker, closing.deadline - System.nanoTime());
+            end(false); // first those that others stand in for
+            end(true);
+        } finally { // nobody's patience ends before the lanes know
+            workers.values().forEach(LaneWorker::end);
+        }
         List<LaneWorker> hung = workers.values().stream().filter(LaneWorker::isAlive).toList();
         hung.forEach(LaneWorker::interrupt);
         long last = System.nanoTime() + INTERRUPT_GRACE;

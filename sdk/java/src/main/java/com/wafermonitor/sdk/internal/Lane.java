@@ -4,6 +4,7 @@ import com.wafermonitor.sdk.Stats;
 import com.wafermonitor.sdk.backends.Answer;
 import com.wafermonitor.sdk.backends.Batch;
 import com.wafermonitor.sdk.backends.Outcome;
+import com.wafermonitor.sdk.backends.SidecarBackend;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.lang.System.Logger;
@@ -137,7 +138,7 @@ final class Lane {
         calling = true;
         try {
             return target.backend().deliver(batch, Duration.ofNanos((long) (timeout * 1e9)));
-        } catch (RuntimeException mistake) { // backends come from outside too, and no batch may be lost with a mistake in one
+        } catch (RuntimeException | Error mistake) { // backends come from outside too, and no batch may be lost with a mistake in one
             LOGGER.log(Level.ERROR, "monitoring-sdk: a mistake in the backend " + target.name(), mistake);
             return new Answer(Outcome.RETRY, mistake.toString());
         } finally {
@@ -157,26 +158,46 @@ final class Lane {
     }
 
     private void accepted(Parcel.Share share, Batch batch, Answer answer) {
-        Counts.Tally tally = new Counts.Tally();
-        tally.rejected = answer.rejected().size();
-        tally.sent = batch.size() - tally.rejected;
-        if (finish(share, batch, tally)) {
-            noteRejections(answer);
-        }
+        noteRejections(batch, answer); // first kept, then counted
+        finish(share, batch, taken(batch, answer));
     }
 
-    /** Say why the first of the rejected events of a batch was. */
-    void noteRejections(Answer answer) {
-        if (!answer.rejected().isEmpty()) {
-            Answer.Rejection first = answer.rejected().get(0);
-            LOGGER.log(
-                    Level.WARNING,
-                    "monitoring-sdk: {0} refused {1} event(s); the first: {2}: {3}",
-                    target.description(),
-                    answer.rejected().size(),
-                    first.path(),
-                    first.error());
+    /** How the events of an accepted batch count. */
+    Counts.Tally taken(Batch batch, Answer answer) {
+        Counts.Tally tally = new Counts.Tally();
+        int rejected = answer.rejected().size();
+        tally.rejected = keepsRejected() ? rejected : 0;
+        tally.failed = rejected - tally.rejected;
+        tally.sent = batch.size() - rejected;
+        return tally;
+    }
+
+    private boolean keepsRejected() {
+        return target.backend() instanceof SidecarBackend;
+    }
+
+    /** Keep the rejected events of a batch aside, unless the receiver does so, and say why the first was. */
+    void noteRejections(Batch batch, Answer answer) {
+        if (answer.rejected().isEmpty()) {
+            return;
         }
+        String where = keepsRejected() ? " and keeps them in quarantine" : " for good";
+        if (!keepsRejected() && spool != null) {
+            try {
+                spool.setAside(Letters.of(target.name(), batch, answer.rejected()));
+                where += ", kept as *.refused in " + spool.folder();
+            } catch (IOException | UncheckedIOException error) {
+                complain(error);
+            }
+        }
+        Answer.Rejection first = answer.rejected().get(0);
+        LOGGER.log(
+                Level.WARNING,
+                "monitoring-sdk: {0} refused {1} event(s){2}; the first: {3}",
+                target.description(),
+                answer.rejected().size(),
+                where,
+                Letters.reason(first));
     }
 
     /** The receiver will never take this batch: keep it aside. */
@@ -206,10 +227,20 @@ final class Lane {
      * put there is dropped for that reason, unless it is empty: then it stays pending. Whether all is gone.
      */
     boolean putAway(List<Parcel.Share> shares, String atTheEnd) {
-        if (shares.size() > 1 && spool != null && written(joined(shares))) {
-            shares.forEach(share -> share.all().forEach(batch -> spooled(share, batch)));
-            return true;
+        if (spool == null) {
+            return putAwayEach(shares, atTheEnd);
         }
+        // The end puts away what a slow lane is about to put away: the second finds it done, and writes no part over the whole.
+        synchronized (spool) {
+            if (shares.size() > 1 && shares.stream().noneMatch(Parcel.Share::isDone) && written(joined(shares))) {
+                shares.forEach(share -> share.all().forEach(batch -> spooled(share, batch)));
+                return true;
+            }
+            return putAwayEach(shares, atTheEnd);
+        }
+    }
+
+    private boolean putAwayEach(List<Parcel.Share> shares, String atTheEnd) {
         boolean gone = true;
         for (Parcel.Share share : shares) {
             for (Batch batch : share.all()) {

@@ -89,16 +89,18 @@ final class Replay {
                         claim.name(),
                         answer.detail());
                 claim.refuse();
-                tally.failed = batch.size() + waiting.stream().mapToLong(Batch::size).sum();
+                tally.failed += batch.size() + waiting.stream().mapToLong(Batch::size).sum();
                 add(tally);
                 return true;
             } else if (answer.outcome() != Outcome.ACCEPTED) {
                 claim.giveBack();
                 return false;
             } else {
-                tally.rejected += answer.rejected().size();
-                tally.sent += batch.size() - answer.rejected().size();
-                lane.noteRejections(answer);
+                lane.noteRejections(batch, answer);
+                Counts.Tally taken = lane.taken(batch, answer);
+                tally.sent += taken.sent;
+                tally.rejected += taken.rejected;
+                tally.failed += taken.failed;
             }
         }
         claim.done();

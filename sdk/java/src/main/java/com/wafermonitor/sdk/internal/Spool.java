@@ -73,6 +73,11 @@ final class Spool {
         write(nameOf(batch) + ".refused", batch.body());
     }
 
+    /** Keep events that were refused one by one; the file is named after whoever numbered them, be it a dead process. */
+    synchronized void setAside(Letters letters) throws IOException {
+        write(String.format(Locale.ROOT, "%s.%d.%020d.jsonl.refused", letters.emitterId(), pid, letters.firstSeq()), letters.body());
+    }
+
     private String nameOf(Batch batch) {
         return String.format(Locale.ROOT, "%s.%020d.jsonl", owner, batch.firstSeq());
     }
