@@ -64,6 +64,7 @@ static bool open_target(struct mon_delivery *delivery, size_t index) {
     snprintf(target->counts.type, sizeof target->counts.type, "%s", backend->type);
     mon_random(&target->random, sizeof target->random);
     init_condition(&target->change);
+    pthread_mutex_init(&target->putting, NULL);
     target->self = target->type->open(settings, backend);
     delivery->target_count++;
     if (target->self == NULL || !settings->spooling) {
@@ -94,6 +95,7 @@ static void destroy(struct mon_delivery *delivery) {
             mon_spool_free(target->spool);
         }
         pthread_cond_destroy(&target->change);
+        pthread_mutex_destroy(&target->putting);
     }
     free(delivery->targets);
     mon_buf_free(&delivery->site);

@@ -34,6 +34,7 @@ struct mon_target {
     uint32_t better;         /* of a fallback: those that it stands in for */
     double timeout;          /* of one delivery */
     struct mon_spool *spool; /* NULL: nothing is spooled */
+    pthread_mutex_t putting; /* held while batches are put away: who comes second finds it done; taken before all other locks */
 
     /* of the thread that serves it */
     struct mon_breaker breaker;

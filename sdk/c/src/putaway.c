@@ -41,7 +41,7 @@ static size_t keep_all(const struct mon_target *target, struct mon_batch *const 
     return kept;
 }
 
-bool mon_put_away(struct mon_target *target, struct mon_batch *const *batches, size_t count, bool final) {
+static bool put_away(struct mon_target *target, struct mon_batch *const *batches, size_t count, bool final) {
     bool pending = false;
     for (size_t i = 0; i < count; i++) {
         pending |= mon_batch_is_pending(target, batches[i]);
@@ -58,6 +58,14 @@ bool mon_put_away(struct mon_target *target, struct mon_batch *const *batches, s
     for (size_t i = kept; done && i < count; i++) {
         mon_batch_lose(target, batches[i], target->spool != NULL ? MON_DROP_SPOOL_FAILED : MON_DROP_UNDELIVERABLE);
     }
+    return done;
+}
+
+/* The end puts away what a slow lane is about to put away, maybe a part of it under the same name. */
+bool mon_put_away(struct mon_target *target, struct mon_batch *const *batches, size_t count, bool final) {
+    pthread_mutex_lock(&target->putting);
+    bool done = put_away(target, batches, count, final);
+    pthread_mutex_unlock(&target->putting);
     return done;
 }
 

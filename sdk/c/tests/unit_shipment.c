@@ -1,6 +1,10 @@
 /* A batch on its way to several targets: who is to get what, and where it is counted. Nothing is sent here: no thread is started. */
+#define _GNU_SOURCE
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "delivery.h"
 #include "unit.h"
@@ -35,15 +39,19 @@ static struct stage set_up(void) {
 }
 
 /* A batch of ten on its way, as if the sender had just taken it. */
-static struct mon_batch *batch_of_ten(struct stage *stage) {
+static struct mon_batch *ten_from(struct stage *stage, uint64_t first) {
     struct mon_batch *batch = mon_batch_new(stage->delivery->origin.emitter_id, 0);
-    for (uint64_t i = 1; i <= 10; i++) {
+    for (uint64_t i = first; i < first + 10; i++) {
         mon_buf_format(&batch->body, "{\"n\":%d}\n", (int)i);
         CHECK(mon_batch_line(batch, i));
     }
     mon_batch_address(stage->delivery, batch);
     mon_queue_hold(stage->delivery->queue, batch);
     return batch;
+}
+
+static struct mon_batch *batch_of_ten(struct stage *stage) {
+    return ten_from(stage, 1);
 }
 
 static mon_counts counts_of(struct stage *stage) {
@@ -106,6 +114,56 @@ static void who_comes_late_counts_a_batch_again(void) {
     tear_down(&stage);
 }
 
+static atomic_bool disk_is_slow; /* the next file is on disk only a while after somebody else began to put away, too */
+static atomic_bool writing;
+static atomic_bool joined_in;
+
+/* The library's, in this program. */
+int fsync(int fd) {
+    if (atomic_exchange(&disk_is_slow, false)) {
+        atomic_store(&writing, true);
+        while (!atomic_load(&joined_in)) {
+            usleep(1000);
+        }
+        usleep(100 * 1000);
+    }
+    return (int)syscall(SYS_fsync, fd);
+}
+
+struct lane {
+    struct mon_target *target;
+    struct mon_batch *batches[2];
+};
+
+static void *put_both_away(void *data) {
+    struct lane *lane = data;
+    CHECK(mon_put_away(lane->target, lane->batches, 2, false));
+    return NULL;
+}
+
+static void the_end_writes_a_part_over_what_a_lane_writes_whole(void) {
+    struct stage stage = set_up();
+    struct lane lane = {stage.one, {ten_from(&stage, 1), ten_from(&stage, 11)}};
+    pthread_t thread;
+    atomic_store(&disk_is_slow, true);
+    CHECK(pthread_create(&thread, NULL, put_both_away, &lane) == 0);
+    while (!atomic_load(&writing)) {
+        usleep(1000);
+    }
+    atomic_store(&joined_in, true);
+    CHECK(mon_put_away(stage.one, lane.batches, 1, true));
+    pthread_join(thread, NULL);
+    char text[2048] = "";
+    CHECK(unit_files(mon_spool_folder(stage.one->spool), ".jsonl", text, sizeof text) == 1);
+    CHECK(strstr(text, "{\"n\":1}") != NULL && strstr(text, "{\"n\":20}") != NULL);
+    CHECK(stage.one->counts.spooled == 20 && stage.one->counts.waiting == 0);
+    for (size_t i = 0; i < 2; i++) {
+        CHECK(mon_put_away(stage.two, &lane.batches[i], 1, true));
+        mon_batch_release(lane.batches[i]);
+    }
+    tear_down(&stage);
+}
+
 static void a_loss_hides_behind_a_backend_that_took_it(void) {
     struct stage stage = set_up();
     struct mon_batch *batch = batch_of_ten(&stage);
@@ -144,6 +202,7 @@ static void what_goes_to_disk_together_is_lost_on_the_way(void) {
 const struct unit_test unit_shipment_tests[] = {
     TEST(a_fallback_gets_what_one_of_two_can_take),
     TEST(who_comes_late_counts_a_batch_again),
+    TEST(the_end_writes_a_part_over_what_a_lane_writes_whole),
     TEST(a_loss_hides_behind_a_backend_that_took_it),
     TEST(what_goes_to_disk_together_is_lost_on_the_way),
     {NULL, NULL},
