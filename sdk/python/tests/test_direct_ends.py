@@ -298,3 +298,26 @@ def test_process_of_another_user_s_folder_is_no_reason_to_fail(direct, tmp_path,
     m.close()
     assert len(written(tmp_path / "out")) == 1
     assert len(list(folder.iterdir())) == 2
+
+
+def test_damaged_line_on_disk_holds_up_what_waits_behind_it(direct, tmp_path, spool_dir, eventually):
+    folder = backend_folder(spool_dir, AppSettings("etcher", "fab1", None, None), "filesystem")
+    folder.mkdir(parents=True)
+    events = [
+        {"event_id": f"01890a5d-ac96-774b-8cce-00000000010{i}", "timestamp": "2026-07-01T12:00:00Z", "kind": "log", "name": "x",
+         "site_id": "fab1", "app": {"name": "etcher"}, "emitter": {"id": "01890a5d-ac96-774b-8cce-000000000001", "seq": i + 1},
+         "attributes": {"i": i}}
+        for i in range(4)
+    ]  # fmt: skip
+    lines = [json.dumps(event).encode() for event in events]
+    for number, content in ((1, [lines[0], b"\xff\x00 garbage", b"[1]", lines[1]]), (5, [b"\x00" * 9]), (6, lines[2:])):
+        name = f"01890a5d-ac96-774b-8cce-000000000001.7.{number:020}.jsonl"
+        (folder / name).write_bytes(b"".join(line + b"\n" for line in content))
+    direct({"type": "filesystem", "config": {"path": str(tmp_path / "out")}})
+    m.emit_event({"kind": "log", "name": "x", "attributes": {"i": 4}})
+    eventually(lambda: numbers(written(tmp_path / "out")) == [0, 1, 2, 3, 4])
+    eventually(lambda: not list(folder.glob("*.jsonl*[!d]")))
+    m.close()
+    kept = [json.loads(line) for file in folder.glob("*.refused") for line in file.read_bytes().splitlines()]
+    assert sorted(letter["event"] for letter in kept) == sorted(["\ufffd\x00 garbage", "[1]", "\x00" * 9])
+    assert {letter["reason"] for letter in kept} == {"the spool file is damaged here"}

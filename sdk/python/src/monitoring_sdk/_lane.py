@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from monitoring_sdk._backlog import Backlog
 from monitoring_sdk._batch import Batch
 from monitoring_sdk._config import BackendSettings, QueueSettings
-from monitoring_sdk._letters import letters, reason
+from monitoring_sdk._letters import event_in, letters, reason
 from monitoring_sdk._limits import MAX_BATCH_BYTES, MAX_BATCH_EVENTS
 from monitoring_sdk._replay import FILES_AT_ONCE, ORPHAN_INTERVAL
 from monitoring_sdk._results import BackendResult, Verdict
@@ -449,8 +449,9 @@ class Lane:
 
     def _replay_file(self, spool: Spool, claim: Claim) -> bool:
         """Deliver one file; whether the backend took it or will never do."""
-        lines = [line for batch in claim.batches for line in batch.lines]
+        lines = self._without_damage(spool, claim, [line for batch in claim.batches for line in batch.lines])
         if not lines:
+            self._progress.pop(claim.name, None)
             claim.done()
             return True
         pieces = list(Parcel(lines, claim.emitter_id, claim.number).cut(*self._bounds()))
@@ -471,6 +472,18 @@ class Lane:
         self._progress.pop(claim.name, None)
         claim.done()
         return not left
+
+    def _without_damage(self, spool: Spool, claim: Claim, lines: list[bytes]) -> list[bytes]:
+        """The lines that are events; others, which no backend could take, are kept aside when the file is first met."""
+        places = [place for place, line in enumerate(lines) if event_in(line) is None]
+        damaged = [Rejection(place, "", "the spool file is damaged here") for place in places]
+        if damaged and claim.name not in self._progress:
+            kept = letters(self.name, Parcel(lines, claim.emitter_id, claim.number), damaged)
+            spool.set_aside(Batch(kept, self._numbers.take(len(kept))))
+            self._progress[claim.name] = 0
+            self._tell_refusal(damaged)
+            self._count("failed", len(damaged))
+        return [line for place, line in enumerate(lines) if place not in places] if places else lines
 
     def _bounds(self) -> tuple[int, int]:
         return self._backend.bounds.max_events, self._backend.bounds.max_bytes

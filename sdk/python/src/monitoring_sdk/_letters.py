@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from datetime import datetime, timezone
+from typing import Any
 
 from monitoring_sdk._shipments import Parcel
 from monitoring_sdk._transport import Rejection
@@ -20,12 +21,21 @@ def letters(backend: str, parcel: Parcel, rejections: Iterable[Rejection]) -> li
             "dead_at": now,
             "backend": backend,
             "seq": parcel.number + rejection.index,
-            "event_id": json.loads(line).get("event_id"),
+            "event_id": (event_in(line) or {}).get("event_id"),
             "reason": reason(rejection),
             "event": line.decode(errors="replace"),
         }
         lines.append(json.dumps(letter, ensure_ascii=False).encode(errors="replace"))
     return lines
+
+
+def event_in(line: bytes) -> dict[str, Any] | None:
+    """The JSON object that a line holds; None when it holds none, as after damage to a disk."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def reason(rejection: Rejection) -> str:
