@@ -52,15 +52,16 @@ def test_a_dead_hot_store_stops_the_spool_too(site, tmp_path):
 def test_sensors_ask_for_runs_when_there_is_nothing_to_do_or_none_when_there_is(site):
     assert site.tick(sensors.hot_store_transactions) == []
     assert site.tick(sensors.changed_days) == []
-    site.into_spool(make_events(3))
-    site.into_hot_store(make_events(4))
+    noon = datetime.now(UTC).replace(hour=12, minute=0) - timedelta(days=1)
+    site.into_spool(make_events(3, moment=noon))
+    site.into_hot_store(make_events(4, moment=noon))
     assert len(site.tick(sensors.spool_segments)) == 1
     assert len(site.tick(sensors.hot_store_transactions)) == 1
     site.run("replicate")
     assert site.tick(sensors.spool_segments) == []
     assert site.tick(sensors.hot_store_transactions) == []
     (request,) = site.tick(sensors.changed_days)
-    assert request.tags["dagster/asset_partition_range_end"] == datetime.now(UTC).date().isoformat()
+    assert request.tags["dagster/asset_partition_range_end"] == noon.date().isoformat()
 
 
 def test_gold_is_not_computed_again_for_a_late_event(site):

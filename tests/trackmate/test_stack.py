@@ -172,7 +172,14 @@ def test_detach_returns_when_all_is_ready(folder: DataFolder):
 def test_ctrl_c_during_detach_leaves_the_stack_running(folder: DataFolder):
     # Without its database the gateway is never ready, so the signal comes while the command waits.
     command = [*TRACKMATE, "up", "--data", str(folder.root), "--only", "gateway", "--detach"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # As at a terminal: who runs tests in the background of a script has them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
     try:
         wait_until(lambda: folder.running() is not None, seconds=60, what="the stack has begun")
         process.send_signal(signal.SIGINT)

@@ -311,12 +311,13 @@ class Delivery:
             return Answer(Outcome.RETRY, f"{type(error).__name__}: {error}")
 
     def _accepted(self, batch: Batch, answer: Answer) -> None:
-        if self.queue.settle(batch):
-            self.counts.add("sent", len(batch) - len(answer.rejected))
-            rejected = {rejection.index for rejection in answer.rejected}
-            self._tell(batch, Verdict.DELIVERED, set(batch.watches) - rejected)
-            self._tell(batch, Verdict.REJECTED, rejected)
-            note_rejections(answer, self.counts)
+        with self.queue.settling(batch) as first:
+            if first:
+                self.counts.add("sent", len(batch) - len(answer.rejected))
+                rejected = {rejection.index for rejection in answer.rejected}
+                self._tell(batch, Verdict.DELIVERED, set(batch.watches) - rejected)
+                self._tell(batch, Verdict.REJECTED, rejected)
+                note_rejections(answer, self.counts)
 
     def _refused(self, batch: Batch, answer: Answer) -> None:
         """The sidecar will never take this batch: keep it aside."""
@@ -326,9 +327,10 @@ class Delivery:
                 self.spool.set_aside(batch)
             except OSError as error:
                 self._complain(error)
-        if self.queue.settle(batch):
-            self.counts.add("failed", len(batch))
-            self._tell(batch, Verdict.FAILED, batch.watches)
+        with self.queue.settling(batch) as first:
+            if first:
+                self.counts.add("failed", len(batch))
+                self._tell(batch, Verdict.FAILED, batch.watches)
 
     def _tell(self, batch: Batch, verdict: Verdict, places: Collection[int]) -> None:
         """Let those who watch the events at these places hear what became of them."""
@@ -348,9 +350,10 @@ class Delivery:
                 self._complain(error)
             else:
                 self.queue.disk_failing = False
-                if self.queue.settle(batch):
-                    self.counts.add("spooled", len(batch))
-                    self._tell(batch, Verdict.SPOOLED, batch.watches)
+                with self.queue.settling(batch) as first:
+                    if first:
+                        self.counts.add("spooled", len(batch))
+                        self._tell(batch, Verdict.SPOOLED, batch.watches)
                 return
         if at_the_end:
             self._drop(batch, "spool_failed" if self.spool is not None else at_the_end)
@@ -364,10 +367,11 @@ class Delivery:
                 self._drop(oldest, "spool_failed" if self.spool is not None else "undeliverable")
 
     def _drop(self, batch: Batch, reason: str) -> None:
-        if self.queue.settle(batch):
-            self.counts.unreport(batch.report)
-            self.counts.drop(reason, len(batch))
-            self._tell(batch, Verdict.DROPPED, batch.watches)
+        with self.queue.settling(batch) as first:
+            if first:
+                self.counts.unreport(batch.report)
+                self.counts.drop(reason, len(batch))
+                self._tell(batch, Verdict.DROPPED, batch.watches)
 
     def _put_away_queue(self, reason: str) -> None:
         while batches := self._take(MAX_BATCH_EVENTS):

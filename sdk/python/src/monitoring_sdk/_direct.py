@@ -267,17 +267,17 @@ class DirectDelivery:
 
     def _shipped(self, shipment: Shipment) -> None:
         """Every lane is done with a batch."""
-        batch = shipment.batch
-        if not self.queue.settle(batch):
-            return
-        counts = shipment.counts()
-        self.counts.add("sent", counts[Verdict.DELIVERED])
-        self.counts.add("spooled", counts[Verdict.SPOOLED])
-        self.counts.add("rejected", counts[Verdict.REJECTED])
-        self.counts.add("failed", counts[Verdict.FAILED])
-        if counts[Verdict.DROPPED]:
-            self.counts.unreport(batch.report)
-            self.counts.drop(self._last_reason, counts[Verdict.DROPPED])
+        with self.queue.settling(shipment.batch) as first:
+            if not first:
+                return
+            counts = shipment.counts()
+            self.counts.add("sent", counts[Verdict.DELIVERED])
+            self.counts.add("spooled", counts[Verdict.SPOOLED])
+            self.counts.add("rejected", counts[Verdict.REJECTED])
+            self.counts.add("failed", counts[Verdict.FAILED])
+            if counts[Verdict.DROPPED]:
+                self.counts.unreport(shipment.batch.report)
+                self.counts.drop(self._last_reason, counts[Verdict.DROPPED])
 
     # --------------------------------------------------------------------------------------------------------------- drops
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from monitoring_sdk._batch import Batch, Entry, pack
@@ -112,14 +113,21 @@ class EventQueue:
             self._in_hand.update((batch.ordinal, batch) for batch in batches)
             return batches
 
-    def settle(self, batch: Batch) -> bool:
-        """Whether the caller is the first to be done with `batch`, which is then out of memory."""
+    @contextmanager
+    def settling(self, batch: Batch) -> Iterator[bool]:
+        """Whether the caller is the first to be done with `batch`, which is out of memory after the block.
+
+        What the caller counts in the block is counted when a flush that waits for the batch returns.
+        """
         with self._lock:
-            if batch.settled:
-                return False
+            first = not batch.settled
             batch.settled = True
-            self._in_hand.pop(batch.ordinal, None)
-            return True
+        try:
+            yield first
+        finally:
+            if first:
+                with self._lock:
+                    self._in_hand.pop(batch.ordinal, None)
 
     def replace(self, batch: Batch, parts: tuple[Batch, ...]) -> None:
         """Know `parts` in place of `batch`."""
@@ -130,7 +138,7 @@ class EventQueue:
     def in_hand(self) -> list[Batch]:
         """The batches that were taken and are not settled."""
         with self._lock:
-            return list(self._in_hand.values())
+            return [batch for batch in self._in_hand.values() if not batch.settled]
 
     def mark(self) -> int:
         """The ordinal after the newest event."""

@@ -87,7 +87,6 @@ class Replay:
 def note_rejections(answer: Answer, counts: Counts) -> None:
     """Count the events of an accepted batch that were refused, and say why the first was."""
     if answer.rejected:
-        counts.add("rejected", len(answer.rejected))
         first = answer.rejected[0]
         logger.warning(
             "monitoring_sdk: the sidecar refused %d event(s) and keeps them in quarantine; the first: %s: %s",
@@ -95,3 +94,4 @@ def note_rejections(answer: Answer, counts: Counts) -> None:
             first.path,
             first.error,
         )
+        counts.add("rejected", len(answer.rejected))
