@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -46,6 +46,8 @@ def serve(config_path: Path, *, overrides: Mapping[str, Any] | None = None) -> N
 
     Raises ConfigError, or TrackMateError when the port is taken or the spool can't be had.
     """
+    early: list[int] = []
+    signal.signal(signal.SIGHUP, lambda number, _: early.append(number))  # one that comes before the loop runs is kept for it
     settings = config.load(config_path, overrides=overrides)
     logs.configure()
     if settings.tls is not None and (problems := tls.problems(settings.tls)):
@@ -54,7 +56,7 @@ def serve(config_path: Path, *, overrides: Mapping[str, Any] | None = None) -> N
     gc.set_threshold(GC_YOUNG_OBJECTS, 20, 100)
     sys.setswitchinterval(SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, config_path, overrides))
+        runner.run(_serve(settings, config_path, overrides, early))
 
 
 def _check_port(settings: SidecarSettings) -> None:
@@ -74,7 +76,7 @@ def _check_port(settings: SidecarSettings) -> None:
         raise ConfigError(settings.source, [problem]) from error
 
 
-async def _serve(settings: SidecarSettings, config_path: Path, overrides: Mapping[str, Any] | None) -> None:
+async def _serve(settings: SidecarSettings, config_path: Path, overrides: Mapping[str, Any] | None, early: Sequence[int]) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="sidecar"))
     sidecar = Sidecar.open(settings)
@@ -100,6 +102,8 @@ async def _serve(settings: SidecarSettings, config_path: Path, overrides: Mappin
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
+    if early:
+        reload.set()
 
     sidecar.start()
     serving = asyncio.create_task(server.serve(), name="http")

@@ -103,6 +103,7 @@ def _problem(key: str, error: msgspec.ValidationError, wanted: Any) -> Problem:
 def descriptions(wanted: Any) -> dict[str, str]:
     """What each pattern means that text in this type must match, in words: the `description` beside it, or nothing."""
     found: dict[str, str] = {}
+    structs: set[type] = set()
     waiting = [msgspec.inspect.type_info(wanted)]
     while waiting:
         match waiting.pop():
@@ -114,7 +115,8 @@ def descriptions(wanted: Any) -> dict[str, str]:
                 waiting.extend(several)
             case DictType(key_type=key, value_type=value):
                 waiting += [key, value]
-            case StructType(fields=fields):
+            case StructType(cls=struct, fields=fields) if struct not in structs:
+                structs.add(struct)  # one may hold itself
                 waiting.extend(field.type for field in fields)
     return found
 

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from contract.errors import TrackMateError
+from trackmate.unreachable import Unreachable
 
 _HEALTH = """
 { instance { daemonHealth { allDaemonStatuses { daemonType required healthy lastHeartbeatErrors { message } } } }
@@ -84,11 +85,11 @@ class DagsterApi:
         self._client.close()
 
     def query(self, text: str, **variables: Any) -> dict[str, Any]:
-        """The `data` of an answer; raises TrackMateError when there is none."""
+        """The `data` of an answer; raises TrackMateError when there is none, Unreachable when nothing answers."""
         try:
             response = self._client.post(f"{self.url}/graphql", json={"query": text, "variables": variables})
         except httpx.HTTPError as error:
-            raise TrackMateError(f"Dagster does not answer at {self.url} ({error}). Is it up? See 'trackmate status'") from error
+            raise Unreachable(f"Dagster does not answer at {self.url} ({error})") from error
         try:
             answer = response.json()
         except ValueError as error:

@@ -9,6 +9,7 @@ import httpx
 
 from contract.errors import TrackMateError
 from trackmate.trust import OwnCertificate, advice, machine
+from trackmate.unreachable import Unreachable
 
 _OK = 200
 
@@ -63,10 +64,7 @@ class GatewayApi:
         try:
             response = self._client.request(method, self.url + path, headers={"Accept": "application/json"}, **options)
         except httpx.HTTPError as error:
-            message = (
-                f"no gateway answers at {self.url} ({error}{advice(error, self._certificate)}). Is it up? See 'trackmate status'"
-            )
-            raise TrackMateError(message) from error
+            raise Unreachable(f"no gateway answers at {self.url} ({error}{advice(error, self._certificate)})") from error
         if response.status_code != _OK:
             raise TrackMateError(f"the gateway refused {method} {path} with status {response.status_code}: {_message(response)}")
         body: dict[str, Any] = response.json()

@@ -14,6 +14,7 @@ from trackmate.gateway_api import GatewayApi
 from trackmate.ports import Endpoint
 from trackmate.services import StackConfig
 from trackmate.trust import advice
+from trackmate.unreachable import Unreachable
 
 _OK = 200
 _COUNT_TIMEOUT = "3s"
@@ -114,6 +115,8 @@ def _lake(end: Endpoint, token: str | None) -> State:
         return State("lake", f"{url}/v1/sql", False, "unknown", str(error)[:400])
     try:
         counts = {table: api.count(table) for table in ("bronze.events", "silver.events")}
+    except Unreachable as error:
+        return State("lake", f"{url}/v1/sql", False, "unknown", error.what[:400])
     except TrackMateError as error:
         return State("lake", f"{url}/v1/sql", False, "unknown", str(error)[:400])
     finally:
@@ -126,6 +129,8 @@ def _dagster(url: str) -> State:
     try:
         problems = api.problems()
         runs = api.runs(limit=20)
+    except Unreachable as error:
+        return State("dagster", url, False, "down", error.what[:200])
     except TrackMateError as error:
         return State("dagster", url, False, "down", str(error)[:200])
     finally:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
-from collections.abc import Iterable
-from datetime import UTC, date, datetime
-from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import pyarrow as pa
 import pyarrow.csv
@@ -22,10 +18,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from contract.errors import TrackMateError
+from trackmate import sql_values
 from trackmate.sql_client import Answer
-
-SHOWN_TEXT: Final = 200
-"""Characters of one value in a table for people."""
 
 _NARROW: Final = 8
 """Columns narrower than this on average can't be read: rows are then shown one below the other."""
@@ -54,6 +48,9 @@ def write(answer: Answer, form: Format, output: Path | None, console: Console) -
         else:
             sys.stdout.buffer.write(_body(answer.table, form))
             sys.stdout.flush()
+    except pa.ArrowNotImplementedError as error:
+        message = f"{form} has no place for a column of this answer ({error}): CAST it to VARCHAR"
+        raise TrackMateError(message) from error
     except BrokenPipeError:
         _forget_stdout()  # whoever reads has enough
     except OSError as error:
@@ -85,8 +82,8 @@ def _as_text(table: pa.Table) -> str:
     if table.column_names == ["explain"]:
         return "".join(f"{line}\n" for line in table["explain"].to_pylist())
     columns = []
-    for column, values in zip(table.schema, table.columns, strict=True):
-        cells = [" ".join(cell.splitlines()) for cell in (column.name, *map(_text, values.to_pylist()))]
+    for column, held in zip(table.schema, table.columns, strict=True):
+        cells = [" ".join(cell.splitlines()) for cell in (column.name, *map(sql_values.shown, sql_values.of_column(held)))]
         width = max(map(cell_len, cells))
         number = _is_number(column.type)
         columns.append([" " * (width - cell_len(c)) + c if number else c + " " * (width - cell_len(c)) for c in cells])
@@ -138,7 +135,7 @@ def _show(table: pa.Table, console: Console, width: int) -> None:
     made = Table(header_style="bold", pad_edge=False)
     for column in table.schema:
         made.add_column(escape(column.name), justify="right" if _is_number(column.type) else "left", overflow="fold")
-    for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
+    for row in sql_values.rows(table):
         made.add_row(*map(_cell, row))
     console.print(made)
 
@@ -146,9 +143,9 @@ def _show(table: pa.Table, console: Console, width: int) -> None:
 def _show_records(table: pa.Table, console: Console) -> None:
     """A line a value, for tables with more columns than the terminal has room for."""
     longest = max(map(len, table.column_names))
-    for number, row in enumerate(table.to_pylist(), 1):
+    for number, row in enumerate(sql_values.rows(table), 1):
         console.print(f"[bold]row {number}[/bold]")
-        for name, value in row.items():
+        for name, value in zip(table.column_names, row, strict=True):
             console.print(f"  {escape(name.ljust(longest))}  {_cell(value)}", soft_wrap=True)
 
 
@@ -157,74 +154,32 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _cell(value: Any) -> str:
-    return "[dim]NULL[/dim]" if value is None else escape(_text(value))
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "NULL"
-    if isinstance(value, float):
-        return f"{value:,.6g}" if math.isfinite(value) and abs(value) < 1e15 else str(value)
-    if isinstance(value, datetime):
-        moment = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
-        return moment.isoformat(sep=" ")
-    text = json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
-    return text if len(text) <= SHOWN_TEXT else text[: SHOWN_TEXT - 1] + "…"
+    return "[dim]NULL[/dim]" if value is None else escape(sql_values.shown(value))
 
 
 def _body(table: pa.Table, form: Format) -> bytes:
     sink = pa.BufferOutputStream()
     match form:
         case Format.CSV:
-            pyarrow.csv.write_csv(_flat(table), sink)
+            flat = sql_values.flat(table)
+            quoting: Literal["needed", "none"] = "needed" if sql_values.needs_quotes(flat) else "none"
+            pyarrow.csv.write_csv(flat, sink, pyarrow.csv.WriteOptions(quoting_style=quoting, quoting_header=quoting))  # type: ignore[call-arg]
         case Format.ARROW:
             with pa.ipc.new_stream(sink, table.schema) as writer:
                 writer.write_table(table)
         case Format.PARQUET:
-            pyarrow.parquet.write_table(table, sink, compression="zstd")
+            pyarrow.parquet.write_table(sql_values.without_intervals(table), sink, compression="zstd")
         case _:
             return _json(table).encode()
     return bytes(sink.getvalue().to_pybytes())
 
 
-def _flat(table: pa.Table) -> pa.Table:
-    """Nested columns as JSON text: CSV has no nesting."""
-    for place, column in enumerate(table.schema):
-        if pa.types.is_nested(column.type):
-            texts = [None if value is None else json.dumps(_plain(value)) for value in table.column(place).to_pylist()]
-            table = table.set_column(place, column.name, pa.array(texts, pa.string()))
-    return table
-
-
 def _json(table: pa.Table) -> str:
     """A JSON array, a row a line."""
     names = table.column_names
-    rows: Iterable[tuple[Any, ...]] = zip(*(column.to_pylist() for column in table.columns), strict=True)
-    lines = [json.dumps(dict(zip(names, map(_plain, row), strict=True)), ensure_ascii=False) for row in rows]
+    rows = (dict(zip(names, map(sql_values.plain, row), strict=True)) for row in sql_values.rows(table))
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     return "[\n" + ",\n".join(lines) + "\n]\n" if lines else "[]\n"
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case datetime():
-            moment = value if value.tzinfo else value.replace(tzinfo=UTC)
-            return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-        case date():
-            return value.isoformat()
-        case float():
-            return value if math.isfinite(value) else None
-        case Decimal():
-            return int(value) if value == value.to_integral_value() else float(value)
-        case bytes():
-            return value.hex()
-        case dict():
-            return {str(key): _plain(entry) for key, entry in value.items()}
-        case list() | tuple():
-            return [_plain(entry) for entry in value]
-        case None | bool() | int() | str():
-            return value
-        case _:
-            return str(value)
 
 
 def show_tables(tables: list[dict[str, Any]], console: Console) -> None:

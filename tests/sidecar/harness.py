@@ -67,8 +67,10 @@ class RunningSidecar(Service):
     def write_config(self) -> None:
         self.config.write_text(json.dumps({"sidecar": self.settings}))
 
-    def start(self) -> RunningSidecar:
-        self.write_config()
+    def start(self, *, written: bool = False) -> RunningSidecar:
+        """Write the configuration, unless that is done, and wait until it serves."""
+        if not written:
+            self.write_config()
         command = [sys.executable, "-m", "trackmate", "sidecar", "--config", str(self.config)]
         self.spawn(command, ready=self.is_ready, env=self.environment)
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -343,3 +344,27 @@ def test_kill_loses_what_was_acknowledged(new_sidecar: NewSidecar) -> None:
 @pytest.mark.full
 def test_many_kills_lose_what_was_acknowledged(new_sidecar: NewSidecar) -> None:
     kill_and_restart(new_sidecar(backends=[files_backend()]), rounds=40, size=50)
+
+
+def test_hang_up_before_the_sidecar_runs_ends_it(new_sidecar: NewSidecar) -> None:
+    sidecar = new_sidecar(backends=[])
+    file, held = sidecar.config, sidecar.folder / "held"
+    os.mkfifo(held)
+    file.symlink_to(held)
+
+    def hang_up_while_it_reads() -> None:
+        with held.open("w") as pipe:  # opens when the sidecar opens the other end
+            sidecar.hang_up()
+            sidecar.settings["backends"] = [files_backend()]
+            complete = json.dumps({"sidecar": sidecar.settings})
+            (sidecar.folder / "complete").write_text(complete)
+            (sidecar.folder / "complete").replace(file)
+            pipe.write(complete)
+
+    reader = threading.Thread(target=hang_up_while_it_reads)
+    reader.start()
+    sidecar.start(written=True)
+    reader.join()
+    wait_until(
+        lambda: any("took the new" in line["message"] for line in sidecar.log_lines()), seconds=30, what="the early reload"
+    )

@@ -52,6 +52,17 @@ def test_pattern_of_a_setting_has_no_words(kind: str) -> None:
     assert all(registry.descriptions(registry.sink_class(kind).Config).values())
 
 
+class Tree(msgspec.Struct):
+    """A setting that holds itself, as a plugin's may."""
+
+    label: Annotated[str, msgspec.Meta(pattern="^[a-z]+$", description="small letters")]
+    below: list[Tree] = []
+
+
+def test_setting_that_holds_itself_is_looked_at_for_ever() -> None:
+    assert registry.descriptions(Tree) == {"^[a-z]+$": "small letters"}
+
+
 @pytest.mark.parametrize(
     ("kind", "config", "problem"),
     [

@@ -139,8 +139,8 @@ def test_statements_on_standard_input_run_one_by_one_and_failures_are_counted(co
     text = "SELECT 1 AS one,\n  ';' AS semicolon; \n.schema silver.runs\nSELECT nope FROM silver.runs;\nSELECT 2 AS two"
     done = subprocess.run([*TRACKMATE, "sql", "-c", config, "-f", "csv"], input=text, capture_output=True, text=True)
     assert done.returncode == 1
-    assert '"one","semicolon"\n1,";"\n' in done.stdout
-    assert '"two"\n2\n' in done.stdout
+    assert "one,semicolon\n1,;\n" in done.stdout
+    assert "two\n2\n" in done.stdout
     assert "UUID of the run" in done.stderr
     assert "error:" in done.stderr
 
@@ -151,14 +151,14 @@ def test_a_second_statement_overwrites_the_file_of_the_first(config: Path, tmp_p
     done = subprocess.run(arguments, input="SELECT 1 AS a;\nSELECT 2 AS b;\n", capture_output=True, text=True)
     assert done.returncode == 1
     assert "--output takes one statement" in " ".join(done.stderr.split())
-    assert file.read_text() == '"a"\n1\n'
+    assert file.read_text() == "a\n1\n"
 
 
 def test_an_error_with_brackets_in_it_ends_the_prompt(config: Path):
     text = 'SELECT 1 FROM "[/red]";\nSELECT 2 AS two;\n'
     done = subprocess.run([*TRACKMATE, "sql", "-c", config, "-f", "csv"], input=text, capture_output=True, text=True)
     assert "there is no table [/red]" in " ".join(done.stderr.split())
-    assert done.stdout == '"two"\n2\n'
+    assert done.stdout == "two\n2\n"
 
 
 @pytest.mark.parametrize("form", ["table", "csv"])

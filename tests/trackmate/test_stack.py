@@ -214,6 +214,7 @@ def test_status_says_that_services_are_down_and_so_does_its_exit_code(folder: Da
     states = {service["service"]: service["state"] for service in yaml.safe_load(done.stdout)["services"]}
     assert states["sidecar"] == "down"
     assert states["postgres"] == "down"
+    assert "trackmate status" not in done.stdout
 
 
 def _service(name: str, script: str, folder: Path, **options: object) -> Service:
