@@ -25,9 +25,16 @@ batch_slice <- function(batch, from, to) {
 
 # Each event's JSON as text.
 batch_texts <- function(batch) {
-  text <- rawToChar(batch$body)
-  Encoding(text) <- "UTF-8"
-  strsplit(text, "\n", fixed = TRUE)[[1]]
+  body <- batch$body
+  body[body == as.raw(0)] <- as.raw(0xFF) # R's text can't hold the one; a line that holds the other is no JSON either
+  texts <- strsplit(rawToChar(body), "\n", fixed = TRUE, useBytes = TRUE)[[1]]
+  Encoding(texts) <- "UTF-8"
+  texts
+}
+
+# Whether a line of a batch is a JSON object.
+is_object_text <- function(text) {
+  validUTF8(text) && grepl("^[ \t\r]*\\{", text) && isTRUE(as.vector(jsonlite::validate(text)))
 }
 
 # First and last places of the pieces that keep to these bounds, always the same ones; a single event may be larger.

@@ -175,8 +175,10 @@ lane_replay_file <- function(client, lane, claim, effort) {
   settled <- FALSE
   on.exit(if (!settled) spool_release(lane$spool, claim, claim$base))
   whole <- new_batch(claim$body, claim$number, claim$log)
+  damaged <- if (lane$direct) damaged_places(whole) else integer() # what no backend could take
+  letters <- if (length(damaged)) letters_of(lane$name, whole, lapply(damaged, rejection, "", "the spool file is damaged here")) else raw()
+  whole <- batch_subset(whole, setdiff(seq_len(whole$n), damaged), whole$number)
   waiting <- if (whole$n) batch_cuts(whole, lane$backend$max_events, MAX_BATCH_BYTES)
-  letters <- raw()
   taken <- 0
   refused <- 0
   effort$attempts <- 1
@@ -213,8 +215,16 @@ lane_replay_file <- function(client, lane, claim, effort) {
   settled <- TRUE
   spool_release(lane$spool, claim)
   lane_count_replay(client, lane, taken, refused, if (lane$backend$keeps_rejected) "rejected" else "failed")
+  if (length(damaged)) {
+    path <- file.path(lane$spool$folder, claim$base)
+    log_line("warning", sprintf("%d line(s) of %s are damaged; they are kept in %s.refused", length(damaged), path, path))
+    lane_count_replay(client, lane, 0, length(damaged), "failed")
+  }
   TRUE
 }
+
+# The places of lines that are no JSON object, as after damage to a disk.
+damaged_places <- function(batch) which(!vapply(batch_texts(batch), is_object_text, NA, USE.NAMES = FALSE))
 
 lane_count_replay <- function(client, lane, taken, refused, verdict) {
   lane$replayed <- lane$replayed + taken
@@ -227,7 +237,8 @@ lane_count_replay <- function(client, lane, taken, refused, verdict) {
 
 # Dead letters: events that a backend refused for good, with the reason, in the form of the sidecar's.
 letters_of <- function(backend, batch, rejections) {
-  texts <- batch_texts(batch)
+  no_text <- rawToChar(as.raw(c(0xEF, 0xBF, 0xBD))) # U+FFFD; a marked one would be translated where the locale is not UTF-8
+  texts <- iconv(batch_texts(batch), "UTF-8", "UTF-8", sub = no_text)
   now <- strftime(as.POSIXct(.Call(mon_now), origin = "1970-01-01"), "%Y-%m-%dT%H:%M:%OS3+00:00", tz = "UTC")
   lines <- vapply(rejections, function(entry) {
     text <- texts[entry$place]

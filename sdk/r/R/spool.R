@@ -121,11 +121,11 @@ spool_claim <- function(spool, name) {
   }
   spool$claims <- c(spool$claims, fd)
   data <- readBin(claimed, "raw", file.size(claimed))
-  end <- max(0, .Call(mon_lines, data)) # what follows the last line feed is torn
-  list(
-    path = claimed, base = parts[2], fd = fd, body = data[seq_len(end)], number = as.numeric(parts[4]),
-    log = substr(parts[2], 1, 36)
-  )
+  ends <- .Call(mon_lines, data)
+  body <- data[seq_len(max(0, ends))] # what follows the last line feed is torn
+  empty <- ends[diff(c(0, ends)) == 1]
+  if (length(empty)) body <- body[-empty]
+  list(path = claimed, base = parts[2], fd = fd, body = body, number = as.numeric(parts[4]), log = substr(parts[2], 1, 36))
 }
 
 spool_release <- function(spool, claim, rename_to = NULL) {

@@ -39,6 +39,7 @@ sub new ($class, %fields) {
         next_at      => 0,
         next_orphans => 0,
         progress     => {},
+        damage       => {},
         counts       => { map { ($_ => 0) } qw(delivered spooled failed dropped replayed) },
     }, $class;
 }
@@ -236,15 +237,18 @@ sub _refused ($self, $parcel, $why) {
 sub _set_aside ($self, $parcel, $rejections) {
     my $spool = $self->{spool} or return;
     my ($number, $lines) = @{$parcel}{qw(number lines)};
-    if ($self->{letters}) {
-        my ($seconds, $micros) = Time::HiRes::gettimeofday();
-        my $now = POSIX::strftime('%Y-%m-%dT%H:%M:%S', gmtime $seconds) . sprintf '.%03d+00:00', $micros / 1000;
-        $lines  = [map { $self->_letter($parcel, $_, $now) } @{$rejections}];
-        $number = $self->{queue}->take_numbers(scalar @{$lines});
-    }
+    ($number, $lines) = $self->_letters($parcel, $rejections) if $self->{letters};
     local ($@, $SIG{__DIE__});
     eval { $spool->set_aside($number, $lines); 1 } or $self->_complain($@);
     return;
+}
+
+# A letter for each of the refused, and the number of the first.
+sub _letters ($self, $parcel, $rejections) {
+    my ($seconds, $micros) = Time::HiRes::gettimeofday();
+    my $now = POSIX::strftime('%Y-%m-%dT%H:%M:%S', gmtime $seconds) . sprintf '.%03d+00:00', $micros / 1000;
+    my @letters = map { $self->_letter($parcel, $_, $now) } @{$rejections};
+    return ($self->{queue}->take_numbers(scalar @letters), \@letters);
 }
 
 sub _letter ($self, $parcel, $rejection, $now) {
@@ -461,7 +465,8 @@ sub replay ($self, $until, $is_patient, $most = FILES_AT_ONCE) {
 # Deliver one file; whether the backend took it or will never do.
 sub _replay_file ($self, $claim, $timeout) {
     my $spool = $self->{spool};
-    my @waiting = @{ $claim->{lines} } ? _cut({ %{$claim}{qw(lines number log)} }, $self->{backend}->bounds) : ();
+    my $lines = $self->{letters} ? $self->_without_damage($claim) : $claim->{lines};
+    my @waiting = @{$lines} ? _cut({ %{$claim}{qw(number log)}, lines => $lines }, $self->{backend}->bounds) : ();
     splice @waiting, 0, $self->{progress}{ $claim->{name} } // 0;
     while (my $parcel = shift @waiting) {
         my $answer  = $self->_attempt($parcel, $timeout);
@@ -491,9 +496,38 @@ sub _replay_file ($self, $claim, $timeout) {
         $spool->write_batch($rest->{number}, $rest->{lines}) if $rest;
         ++$self->{progress}{ $claim->{name} } if !$parcel->{is_half};
     }
-    delete $self->{progress}{ $claim->{name} };
+    delete @{$_}{ $claim->{name} } for @{$self}{qw(progress damage)};
     $spool->done($claim);
     return 1;
+}
+
+# The lines of a file that are events. Others, which no backend could take, are kept aside when the file is first met. Dies when they
+# can't be written.
+sub _without_damage ($self, $claim) {
+    my ($name, $lines) = @{$claim}{qw(name lines)};
+    my $is_damaged = $self->{damage}{$name};
+    if (!$is_damaged) {
+        my @places = grep { !_is_object($lines->[$_]) } 0 .. $#{$lines};
+        $self->_set_damage_aside($claim, @places) if @places;
+        $is_damaged = $self->{damage}{$name} = { map { ($_ => 1) } @places };
+    }
+    return $lines if !%{$is_damaged};
+    return [@{$lines}[grep { !$is_damaged->{$_} } 0 .. $#{$lines}]];
+}
+
+sub _is_object ($line) {
+    local ($@, $SIG{__DIE__});
+    return ref eval { Monitoring::SDK::JSON::decode($line) } eq 'HASH';
+}
+
+sub _set_damage_aside ($self, $claim, @places) {
+    my @rejections = map { { index => $_, path => '', error => 'the spool file is damaged here' } } @places;
+    $self->{spool}->set_aside($self->_letters($claim, \@rejections));
+    my ($count, $folder) = (scalar @places, $self->{spool}->folder);
+    Monitoring::SDK::Log::say_it('warning', "$count line(s) of $folder/$claim->{name} are damaged; they are kept as *.refused beside it");
+    $self->{counts}{failed} += $count;
+    $self->{queue}->failed_on_replay($count);
+    return;
 }
 
 1;
