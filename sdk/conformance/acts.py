@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import hashlib
 import json
+import re
 import signal
 import subprocess
 import time
@@ -146,6 +149,16 @@ class Acts(Stage):
             text = "".join(json.dumps(event) + "\n" for event in argument["events"])
         (self.spool / argument["name"]).write_text(text, encoding="utf-8")
 
+    def step_direct_spool_files(self, argument: dict[str, Any]) -> None:
+        """Lay files that a dead process left for a backend: `files` are lists of lines, each an event, text or `$bytes`."""
+        folder = self.spool / "direct" / program_folder(APP) / argument["name"]
+        folder.mkdir(parents=True)
+        number = 1
+        for lines in argument["files"]:
+            name = f"01890a5d-ac96-774b-8cce-0000000000aa.999999.{number:020}.jsonl"
+            (folder / name).write_bytes(b"".join(_line(line) + b"\n" for line in lines))
+            number += len(lines)
+
     def step_spool_is_a_file(self, _: Any) -> None:
         """Where the spool folder should be stands a file: nothing can be written there."""
         self.spool.write_text("")
@@ -249,6 +262,21 @@ class Acts(Stage):
                 return bool(self.process("main").ask({"do": "resources"})[kind] <= first[kind] + 1)
 
             self.wait_until(settled, f"as many {kind} as after the second round ({first[kind]})")
+
+
+def program_folder(app: Mapping[str, str]) -> str:
+    """What `sdk/python/SPOOL_FORMAT.md` calls a program's folder of direct mode."""
+    digest = hashlib.sha256(f"{app['site_id']}\0{app['name']}".encode()).hexdigest()
+    return f"{re.sub('[^A-Za-z0-9_-]', '_', app['name'])[:80]}-{digest[:8]}"
+
+
+def _line(line: str | Mapping[str, Any]) -> bytes:
+    """A line of a spool file: an event in the form of the SDKs, or what damage made of one."""
+    if isinstance(line, str):
+        return line.encode()
+    if line.keys() == {"$bytes"}:
+        return base64.b64decode(line["$bytes"])
+    return json.dumps(line, separators=(",", ":")).encode()
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

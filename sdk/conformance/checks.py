@@ -104,6 +104,22 @@ class Checks(Stage):
         if "refused" in expected:
             self.wait_until(lambda: len(list(self.spool.glob("*.refused"))) == expected["refused"], "a refused file")
 
+    def step_kept_aside(self, expected: dict[str, Any]) -> None:
+        """A backend's folder holds a letter for each of `letters`, which all match, and no file waits there."""
+
+        def letters() -> list[dict[str, Any]]:
+            files = sorted(self.spool.glob(f"direct/*/{expected['name']}/*.refused"))
+            return [json.loads(line) for file in files for line in file.read_bytes().splitlines()]
+
+        wanted = expected["letters"]
+        self.wait_until(lambda: len(letters()) >= len(wanted), f"{len(wanted)} letters in a .refused file")
+        found = letters()
+        assert len(found) == len(wanted), f"{len(found)} letters, {len(wanted)} expected: {json.dumps(found)[:1500]}"
+        for letter, want in zip(sorted(found, key=lambda letter: int(letter["seq"])), wanted, strict=True):
+            assert (problem := mismatch(letter, want)) is None, f"{problem}; the letter: {json.dumps(letter)}"
+        left = [path.name for path in self.spool.glob(f"direct/*/{expected['name']}/*.jsonl*") if path.suffix != ".refused"]
+        assert not left, f"these still wait: {left}"
+
     def step_until_stats(self, expected: dict[str, Any]) -> None:
         """Ask for the counts until they are as given."""
         answer: dict[str, Any] = {}
