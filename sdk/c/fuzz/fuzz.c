@@ -66,6 +66,9 @@ static void answer(const char *text, size_t len) {
 
 static void spool(const char *text, size_t len) {
     struct mon_batch *batch = mon_batch_unpack(text, len);
+    struct mon_batch *damaged = NULL;
+    (void)mon_batch_sort_out(&batch, 1, &damaged);
+    mon_batch_release(damaged);
     while (batch != NULL) {
         struct mon_batch *next = batch->next;
         struct mon_hours hours;

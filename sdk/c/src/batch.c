@@ -6,6 +6,9 @@
 #include "check.h"
 #include "json.h"
 #include "number.h"
+#include "text.h"
+
+static const char NOBODY[37] = "";
 
 struct mon_batch *mon_batch_new(const char *emitter_id, int64_t ordinal) {
     struct mon_batch *batch = calloc(1, sizeof *batch);
@@ -131,17 +134,27 @@ static uint64_t seq_of(const char *line, size_t len, char emitter_id[37]) {
     return seq;
 }
 
+/* Notes who emitted the first and the last line of a batch from disk, and under which numbers. */
+static void name_ends(struct mon_batch *batch) {
+    if (batch->count > 0) {
+        size_t size;
+        const char *line = mon_batch_get(batch, batch->count - 1, &size);
+        batch->lines[batch->count - 1].seq = seq_of(line, size, batch->emitter_id);
+        line = mon_batch_get(batch, 0, &size);
+        batch->lines[0].seq = seq_of(line, size, batch->emitter_id);
+    }
+}
+
 struct mon_batch *mon_batch_unpack(const char *data, size_t len) {
     struct mon_batch *first = NULL;
     struct mon_batch **last = &first;
     struct mon_batch *batch = NULL;
-    char nobody[37] = "";
     const char *end;
     while (len > 0 && (end = memchr(data, '\n', len)) != NULL) {
         size_t size = (size_t)(end - data) + 1;
         if (size > 1) {
             if (batch == NULL || !mon_batch_takes(batch, size)) {
-                batch = mon_batch_new(nobody, -1);
+                batch = mon_batch_new(NOBODY, -1);
                 if (batch == NULL) {
                     break;
                 }
@@ -158,14 +171,117 @@ struct mon_batch *mon_batch_unpack(const char *data, size_t len) {
         len -= size;
     }
     for (batch = first; batch != NULL; batch = batch->next) {
-        if (batch->count == 0) {
-            continue;
-        }
-        size_t size;
-        const char *line = mon_batch_get(batch, batch->count - 1, &size);
-        batch->lines[batch->count - 1].seq = seq_of(line, size, batch->emitter_id);
-        line = mon_batch_get(batch, 0, &size);
-        batch->lines[0].seq = seq_of(line, size, batch->emitter_id);
+        name_ends(batch);
     }
     return first;
+}
+
+/* --------------------------------------------------------------------------------------------------------------------- damage */
+
+enum soundness { SOUND, DAMAGED, UNKNOWN };
+
+static bool is_utf8(const char *text, size_t len) {
+    size_t skip;
+    size_t size;
+    for (size_t at = 0; at < len; at += size) {
+        size = mon_text_sequence(text + at, len - at, &skip);
+        if (size == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static enum soundness soundness_of(const char *line, size_t len) {
+    struct mon_json_document document;
+    enum soundness found = SOUND;
+    if (!is_utf8(line, len)) {
+        return DAMAGED;
+    }
+    if (!mon_json_parse(&document, line, len)) {
+        found = strcmp(document.error, MON_JSON_NO_MEMORY) == 0 ? UNKNOWN : DAMAGED;
+    } else if (document.root->type != MON_JSON_OBJECT) {
+        found = DAMAGED;
+    }
+    mon_json_free(&document);
+    return found;
+}
+
+static void release_all(struct mon_batch *list) {
+    while (list != NULL) {
+        struct mon_batch *batch = list;
+        list = batch->next;
+        mon_batch_release(batch);
+    }
+}
+
+/* The damaged lines of a list, under their places from `number` on; NULL without memory. */
+static struct mon_batch *damaged_of(const struct mon_batch *list, uint64_t number) {
+    struct mon_batch *damaged = mon_batch_new(NOBODY, -1);
+    bool going = damaged != NULL;
+    for (const struct mon_batch *batch = list; batch != NULL; batch = batch->next) {
+        for (size_t i = 0; going && i < batch->count; i++, number++) {
+            size_t len;
+            const char *line = mon_batch_get(batch, i, &len);
+            enum soundness found = soundness_of(line, len);
+            if (found == DAMAGED) {
+                mon_buf_add(&damaged->body, line, len + 1);
+                going = mon_batch_line(damaged, number);
+            } else {
+                going = found == SOUND;
+            }
+        }
+    }
+    if (!going) {
+        mon_batch_release(damaged);
+        return NULL;
+    }
+    return damaged;
+}
+
+/* What is left of a list without these; false without memory. */
+static bool sound_of(struct mon_batch *list, uint64_t number, const struct mon_batch *damaged, struct mon_batch **sound) {
+    struct mon_batch **last = sound;
+    size_t passed = 0;
+    *sound = NULL;
+    for (const struct mon_batch *batch = list; batch != NULL; batch = batch->next) {
+        struct mon_batch *part = mon_batch_new(NOBODY, -1);
+        bool going = part != NULL;
+        for (size_t i = 0; going && i < batch->count; i++, number++) {
+            if (passed < damaged->count && damaged->lines[passed].seq == number) {
+                passed++;
+            } else {
+                going = copy_lines(part, batch, i, 1);
+            }
+        }
+        if (!going) {
+            mon_batch_release(part);
+            release_all(*sound);
+            return false;
+        }
+        part->replayed = true;
+        name_ends(part);
+        *last = part;
+        last = &part->next;
+    }
+    return true;
+}
+
+bool mon_batch_sort_out(struct mon_batch **list, uint64_t number, struct mon_batch **damaged) {
+    struct mon_batch *sound;
+    *damaged = damaged_of(*list, number);
+    if (*damaged == NULL || (*damaged)->count == 0) {
+        bool known = *damaged != NULL;
+        mon_batch_release(*damaged);
+        *damaged = NULL;
+        return known;
+    }
+    if (!sound_of(*list, number, *damaged, &sound)) {
+        mon_batch_release(*damaged);
+        *damaged = NULL;
+        return false;
+    }
+    release_all(*list);
+    *list = sound;
+    return true;
 }

@@ -86,4 +86,8 @@ struct mon_batch *mon_batch_joined(struct mon_batch *const *batches, size_t coun
 /* The whole lines of a spool file as batches, linked by `next`; what follows the last line feed is torn. */
 struct mon_batch *mon_batch_unpack(const char *data, size_t len);
 
+/* Takes the lines that hold no JSON object, as after damage to a disk, out of what was unpacked: `*damaged` gets them, each under its
+ * place counted from `number` on, or NULL when there are none. False without memory: then nothing has changed. */
+bool mon_batch_sort_out(struct mon_batch **list, uint64_t number, struct mon_batch **damaged);
+
 #endif

@@ -45,6 +45,7 @@ static const struct option OPTIONS[] = {
     {"zabbix", "url", 's', REQUIRED},
     {"zabbix", "host", 's', REQUIRED},
     {"zabbix", "api_key", 's', NULLABLE},
+    {"zabbix", "item_wait", 'n', 0},
     {"s3", "tls", 'o', 0},
     {"s3", "tls.ca_file", 's', NULLABLE},
     {"s3", "tls.cert_file", 's', NULLABLE},

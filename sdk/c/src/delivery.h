@@ -154,13 +154,18 @@ void *mon_lane_run(void *target);
 
 /* Puts batches on disk for a target, in one file; whether it is done with them. What is `final` has no other try: it is lost then. */
 bool mon_put_away(struct mon_target *target, struct mon_batch *const *batches, size_t count, bool final);
-/* Keeps a batch aside that a target will never take. */
-void mon_put_aside(struct mon_target *target, struct mon_batch *batch, const char *why);
-/* Keeps those events of an accepted batch aside, each with the reason, that the answer says were refused; false when that fails. */
-bool mon_keep_refused(const struct mon_target *target, const struct mon_batch *batch, const struct mon_answer *answer);
+/* Says that the spool folder fails, once until it works again. */
+void mon_complain(const struct mon_target *target, int error);
 /* Puts everything in the queue on disk, at the end. */
 void mon_put_away_queue(struct mon_delivery *delivery);
 void *mon_spiller_run(void *delivery);
+
+/* aside.c: what a target will never take. */
+
+/* Keeps a batch aside, with the reason. */
+void mon_put_aside(struct mon_target *target, struct mon_batch *batch, const char *why);
+/* Keeps the events of an accepted batch aside that were refused one by one, each with its reason, and says why the first was. */
+void mon_note_rejections(struct mon_target *target, const struct mon_batch *batch, const struct mon_answer *answer);
 
 /* replay.c */
 
@@ -168,7 +173,5 @@ void *mon_spiller_run(void *delivery);
 void mon_delivery_send(struct mon_target *target, const struct mon_batch *batch, int attempts, struct mon_answer *answer);
 /* Sends what waits on disk for a target, a few files, until one fails. */
 void mon_replay(struct mon_target *target);
-/* Keeps the events of an accepted batch aside that were refused, and says why the first was. */
-void mon_note_rejections(struct mon_target *target, const struct mon_batch *batch, const struct mon_answer *answer);
 
 #endif

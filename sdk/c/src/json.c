@@ -81,7 +81,7 @@ static bool take(struct parser *parser, const char *word) {
 static struct mon_json *new_node(struct parser *parser, enum mon_json_type type) {
     struct mon_json *node = allocate(parser->document, sizeof *node);
     if (node == NULL) {
-        return fail(parser, "out of memory");
+        return fail(parser, MON_JSON_NO_MEMORY);
     }
     *node = (struct mon_json){.type = type};
     return node;
@@ -176,7 +176,7 @@ static bool parse_string(struct parser *parser, const char **text, size_t *len) 
     }
     char *copy = allocate(parser->document, scratch->len + 1);
     if (copy == NULL || scratch->failed) {
-        fail(parser, "out of memory");
+        fail(parser, MON_JSON_NO_MEMORY);
         return false;
     }
     if (scratch->len > 0) {
@@ -223,7 +223,7 @@ static struct mon_json *parse_number(struct parser *parser) {
         node->len = parser->at - start;
         char *copy = allocate(parser->document, node->len + 1);
         if (copy == NULL) {
-            return fail(parser, "out of memory");
+            return fail(parser, MON_JSON_NO_MEMORY);
         }
         memcpy(copy, parser->text + start, node->len);
         copy[node->len] = '\0';
@@ -350,7 +350,7 @@ static struct mon_json *parse_container(struct parser *parser, bool is_object) {
     }
     parser->at++;
     parser->depth--;
-    return is_object && !drop_repeated(node, count) ? fail(parser, "out of memory") : node;
+    return is_object && !drop_repeated(node, count) ? fail(parser, MON_JSON_NO_MEMORY) : node;
 }
 
 static struct mon_json *parse_value(struct parser *parser) {

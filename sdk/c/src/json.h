@@ -39,6 +39,9 @@ struct mon_json_document {
     size_t error_at; /* at which byte */
 };
 
+/* What `error` is when there was no memory. */
+#define MON_JSON_NO_MEMORY "out of memory"
+
 /* Parses the whole of `text`; of a key that stands twice the last counts. False when it is not JSON (or memory ran out). */
 bool mon_json_parse(struct mon_json_document *document, const char *text, size_t len);
 

@@ -1,16 +1,10 @@
 /* The last resort: batches go to disk, or are given up; and the spiller that does it for a full queue. */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <time.h>
-
 #include "check.h"
 #include "delivery.h"
-#include "json.h"
 #include "log.h"
-#include "text.h"
 
-/* Says that the spool folder fails, once until it works again. */
-static void complain(const struct mon_target *target, int error) {
+void mon_complain(const struct mon_target *target, int error) {
     if (!atomic_exchange(&target->delivery->disk_failing, true)) {
         mon_log(MON_SEVERE, "can't write to the spool folder %s: %s; check space and rights", mon_spool_folder(target->spool), strerror(error));
     }
@@ -19,7 +13,7 @@ static void complain(const struct mon_target *target, int error) {
 static bool keep(const struct mon_target *target, const struct mon_batch *batch) {
     int error = mon_spool_write(target->spool, batch);
     if (error != 0) {
-        complain(target, error);
+        mon_complain(target, error);
         return false;
     }
     atomic_store(&target->delivery->disk_failing, false);
@@ -67,67 +61,6 @@ bool mon_put_away(struct mon_target *target, struct mon_batch *const *batches, s
     bool done = put_away(target, batches, count, final);
     pthread_mutex_unlock(&target->putting);
     return done;
-}
-
-void mon_put_aside(struct mon_target *target, struct mon_batch *batch, const char *why) {
-    mon_log(MON_SEVERE, "%s refused a batch of %zu event(s) for good: %s", target->counts.name, batch->count, why);
-    if (target->spool != NULL) {
-        int error = mon_spool_set_aside(target->spool, batch);
-        if (error != 0) {
-            complain(target, error);
-        }
-    }
-    mon_batch_resolve(target, batch, MON_FATE_REFUSED, 0);
-}
-
-static uint64_t seq_of(const struct mon_batch *batch, size_t index) {
-    uint64_t known = batch->lines[index].seq;
-    return known != 0 ? known : mon_batch_first_seq(batch) + index;
-}
-
-/* Adds an event with the reason why it was refused, in the form of the sidecar's dead letters. */
-static void add_letter(struct mon_buf *letters, const char *backend, const struct mon_batch *batch, size_t index, const char *why) {
-    size_t len;
-    const char *line = mon_batch_get(batch, index, &len);
-    struct mon_json_document document = {0};
-    const struct mon_json *id = mon_json_parse(&document, line, len) ? mon_json_get(document.root, "event_id") : NULL;
-    time_t now = time(NULL);
-    struct tm parts;
-    char moment[32];
-    gmtime_r(&now, &parts);
-    strftime(moment, sizeof moment, "%Y-%m-%dT%H:%M:%S+00:00", &parts);
-    mon_buf_format(letters, "{\"dead_at\":\"%s\",\"backend\":", moment);
-    mon_text_quote(letters, backend, strlen(backend));
-    mon_buf_format(letters, ",\"seq\":%llu,\"event_id\":", (unsigned long long)seq_of(batch, index));
-    if (id != NULL && id->type == MON_JSON_STRING) {
-        mon_text_quote(letters, id->text, strlen(id->text));
-    } else {
-        mon_buf_text(letters, "null");
-    }
-    mon_buf_text(letters, ",\"reason\":");
-    mon_text_quote(letters, why, strlen(why));
-    mon_buf_text(letters, ",\"event\":");
-    mon_text_quote(letters, line, len);
-    mon_buf_text(letters, "}\n");
-    mon_json_free(&document);
-}
-
-bool mon_keep_refused(const struct mon_target *target, const struct mon_batch *batch, const struct mon_answer *answer) {
-    struct mon_buf letters = {0};
-    uint64_t first = 0;
-    size_t at = 0;
-    size_t index;
-    const char *why;
-    while (mon_answer_refused(answer, &at, &index, &why)) {
-        first = letters.len == 0 ? seq_of(batch, index) : first;
-        add_letter(&letters, target->counts.name, batch, index, why);
-    }
-    int error = letters.failed || letters.len == 0 ? ENOMEM : mon_spool_set_letters_aside(target->spool, batch->emitter_id, first, &letters);
-    mon_buf_free(&letters);
-    if (error != 0) {
-        complain(target, error);
-    }
-    return error == 0;
 }
 
 /* Takes some of the queue to disk, for every target that gets all; what finds no place there waits in the targets' backlogs. */

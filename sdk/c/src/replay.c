@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "delivery.h"
+#include "aside.h"
 #include "log.h"
 
 static const double LONGEST_WAIT = 10;     /* a backend that asks for more is left alone, and its batch goes to disk meanwhile */
@@ -69,19 +69,6 @@ void mon_delivery_send(struct mon_target *target, const struct mon_batch *batch,
     }
 }
 
-void mon_note_rejections(struct mon_target *target, const struct mon_batch *batch, const struct mon_answer *answer) {
-    if (answer->rejected == 0) {
-        return;
-    }
-    const char *where = strcmp(target->type->name, "sidecar") == 0 ? " and keeps them in quarantine" : " for good";
-    if (target->type->names_refused && target->spool != NULL && mon_keep_refused(target, batch, answer)) {
-        where = " for good, kept as *.refused in ";
-    }
-    bool kept = where[strlen(where) - 1] == ' ';
-    mon_log(MON_WARNING, "%s refused %zu event(s)%s%s; the first: %s", target->counts.name, answer->rejected, where,
-            kept ? mon_spool_folder(target->spool) : "", answer->first_rejected);
-}
-
 static size_t events_from(const struct mon_batch *batch) {
     size_t sum = 0;
     for (; batch != NULL; batch = batch->next) {
@@ -110,42 +97,102 @@ static void count(struct mon_target *target, const struct tally *tally) {
     pthread_mutex_unlock(&delivery->lock);
 }
 
+/* Takes damaged lines out of a file, where each is a delivery of its own backend's, and keeps them aside; false when that fails. In
+ * sidecar mode the sidecar does so. */
+static bool keep_damaged(struct mon_target *target, struct mon_claim *claim, struct mon_aside *aside) {
+    struct mon_batch *damaged;
+    if (!target->delivery->settings->direct) {
+        return true;
+    }
+    if (!mon_batch_sort_out(&claim->batches, mon_claim_number(claim), &damaged)) {
+        mon_complain(target, ENOMEM);
+        return false;
+    }
+    if (damaged == NULL) {
+        return true;
+    }
+    mon_aside_add_damaged(aside, target->counts.name, damaged);
+    mon_batch_release(damaged);
+    return mon_aside_keep(aside, target, mon_claim_name(claim));
+}
+
+/* Tries a batch of a file; what is never taken is put aside in direct mode. */
+static void send_batch(struct mon_target *target, const struct mon_batch *batch, struct mon_answer *answer, struct mon_aside *aside, struct tally *tally) {
+    bool direct = target->delivery->settings->direct;
+    struct mon_buf refused = {0};
+    *answer = (struct mon_answer){.refused = &refused};
+    mon_delivery_send(target, batch, 1, answer);
+    bool halves = answer->result == MON_TOO_LARGE && batch->count > 1;
+    if (answer->result == MON_ACCEPTED) {
+        if (target->type->names_refused) {
+            mon_aside_add_refused(aside, target->counts.name, batch, answer);
+        } else {
+            mon_note_rejections(target, batch, answer);
+        }
+        tally->taken += batch->count - answer->rejected;
+        tally->rejected += answer->rejected;
+    } else if (direct && !halves && (answer->result == MON_REFUSED || answer->result == MON_TOO_LARGE)) {
+        mon_aside_add_all(aside, target->counts.name, batch, answer->detail);
+        tally->failed += batch->count;
+        answer->result = MON_ACCEPTED; /* the target is done with it */
+    }
+    answer->refused = NULL;
+    mon_buf_free(&refused);
+}
+
+/* Ends a file with which the target is done: what it refused is written before the file is gone. */
+static void finish_file(struct mon_target *target, struct mon_claim *claim, const struct mon_aside *aside, size_t damaged) {
+    bool kept = aside->count == damaged || mon_aside_keep(aside, target, mon_claim_name(claim));
+    if (aside->count > 0) {
+        mon_aside_tell(aside, target, kept);
+    }
+    if (kept) {
+        mon_claim_done(claim);
+    } else {
+        mon_claim_refuse(claim); /* whole, which needs no room */
+    }
+}
+
 /* Sends one file; whether the target took it or never will. */
 static bool send_file(struct mon_target *target, struct mon_claim *claim) {
     struct tally tally = {0};
-    for (struct mon_batch *batch = claim->batches; batch != NULL; batch = batch->next) {
-        struct mon_buf refused = {0};
-        struct mon_answer answer = {.refused = &refused};
-        mon_delivery_send(target, batch, 1, &answer);
-        if (answer.result == MON_ACCEPTED) {
-            mon_note_rejections(target, batch, &answer);
-        }
-        mon_buf_free(&refused);
+    struct mon_aside aside = {0};
+    bool going = keep_damaged(target, claim, &aside);
+    size_t damaged = aside.count;
+    bool refused = false;
+    for (struct mon_batch *batch = claim->batches; batch != NULL && going && !refused; batch = batch->next) {
+        struct mon_answer answer;
         struct mon_batch *halves[2];
+        if (batch->count == 0) {
+            continue;
+        }
+        send_batch(target, batch, &answer, &aside, &tally);
         if (answer.result == MON_TOO_LARGE && batch->count > 1 && mon_batch_halves(batch, halves)) {
             halves[0]->next = halves[1]; /* in its place: this one is empty from now on, and the loop goes on with them */
             halves[1]->next = batch->next;
             batch->next = halves[0];
             batch->count = 0;
-            continue;
-        }
-        if (answer.result == MON_REFUSED || answer.result == MON_TOO_LARGE) {
-            mon_log(MON_SEVERE, "%s refused %s for good: %s", target->counts.name, strrchr(claim->base, '/') + 1, answer.detail);
+        } else if (answer.result == MON_REFUSED || answer.result == MON_TOO_LARGE) {
+            mon_log(MON_SEVERE, "%s refused %s for good: %s", target->counts.name, mon_claim_name(claim), answer.detail);
             tally.failed = events_from(batch);
-            mon_claim_refuse(claim);
-            count(target, &tally);
-            return true;
+            refused = true;
+        } else {
+            going = answer.result == MON_ACCEPTED;
         }
-        if (answer.result != MON_ACCEPTED) {
-            mon_claim_return(claim);
-            return false;
-        }
-        tally.taken += batch->count - answer.rejected;
-        tally.rejected += answer.rejected;
     }
-    mon_claim_done(claim);
-    count(target, &tally);
-    return true;
+    if (refused) {
+        mon_claim_refuse(claim);
+    } else if (going) {
+        tally.failed += damaged;
+        finish_file(target, claim, &aside, damaged);
+    } else {
+        mon_claim_return(claim);
+    }
+    if (going) {
+        count(target, &tally);
+    }
+    mon_aside_free(&aside);
+    return going;
 }
 
 /* Whether there is something to do that goes before what waits on disk. */

@@ -113,23 +113,21 @@ static int remember(struct mon_spool *spool, const char *name) {
     return own == NULL ? ENOMEM : 0;
 }
 
+void mon_spool_name(const struct mon_spool *spool, uint64_t first_seq, char name[MON_SPOOL_NAME]) {
+    snprintf(name, MON_SPOOL_NAME, "%s.%020llu.jsonl", spool->owner, (unsigned long long)first_seq);
+}
+
 int mon_spool_write(struct mon_spool *spool, const struct mon_batch *batch) {
-    char name[128];
-    snprintf(name, sizeof name, "%s.%020llu.jsonl", spool->owner, (unsigned long long)mon_batch_first_seq(batch));
+    char name[MON_SPOOL_NAME];
+    mon_spool_name(spool, mon_batch_first_seq(batch), name);
     int error = write_file(spool, name, &batch->body);
     return error != 0 ? error : (remember(spool, name), 0);
 }
 
-int mon_spool_set_aside(struct mon_spool *spool, const struct mon_batch *batch) {
-    char name[128];
-    snprintf(name, sizeof name, "%s.%020llu.jsonl.refused", spool->owner, (unsigned long long)mon_batch_first_seq(batch));
-    return write_file(spool, name, &batch->body);
-}
-
-int mon_spool_set_letters_aside(struct mon_spool *spool, const char *emitter_id, uint64_t seq, const struct mon_buf *letters) {
-    char name[128];
-    snprintf(name, sizeof name, "%s.%ld.%020llu.jsonl.refused", emitter_id, (long)getpid(), (unsigned long long)seq);
-    return write_file(spool, name, letters);
+int mon_spool_set_aside(struct mon_spool *spool, const char *name, const struct mon_buf *body) {
+    char refused[MON_SPOOL_NAME + 40];
+    snprintf(refused, sizeof refused, "%.150s.refused", name);
+    return write_file(spool, refused, body);
 }
 
 int mon_spool_own(struct mon_spool *spool, struct mon_names *names) {
@@ -244,7 +242,7 @@ void mon_claim_done(struct mon_claim *claim) {
 
 void mon_claim_return(struct mon_claim *claim) {
     (void)rename(claim->claimed, claim->base);
-    const char *name = strrchr(claim->base, '/') + 1;
+    const char *name = mon_claim_name(claim);
     size_t owner = strlen(claim->spool->owner);
     if (strncmp(name, claim->spool->owner, owner) == 0 && name[owner] == '.') {
         (void)remember(claim->spool, name);
@@ -259,6 +257,16 @@ void mon_claim_refuse(struct mon_claim *claim) {
         free(refused);
     }
     free_claim(claim);
+}
+
+const char *mon_claim_name(const struct mon_claim *claim) {
+    return strrchr(claim->base, '/') + 1;
+}
+
+uint64_t mon_claim_number(const struct mon_claim *claim) {
+    struct mon_spool_name parts;
+    const char *name = mon_claim_name(claim);
+    return mon_spool_parse_name(name, &parts) ? strtoull(name + parts.owner_len + 1, NULL, 10) : 0;
 }
 
 /* --------------------------------------------------------------------------------------------------------------------- the end */

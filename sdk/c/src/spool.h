@@ -14,10 +14,11 @@ const char *mon_spool_folder(const struct mon_spool *spool);
 
 /* Puts a batch on disk, for good when this returns 0; else an errno. */
 int mon_spool_write(struct mon_spool *spool, const struct mon_batch *batch);
-/* Keeps a batch that was refused where nobody replays it. */
-int mon_spool_set_aside(struct mon_spool *spool, const struct mon_batch *batch);
-/* Keeps events aside that were refused one by one: dead letters, the first of which is of that number of that emitter. */
-int mon_spool_set_letters_aside(struct mon_spool *spool, const char *emitter_id, uint64_t seq, const struct mon_buf *letters);
+/* The name of this process's file whose first event has that number. */
+enum { MON_SPOOL_NAME = 128 };
+void mon_spool_name(const struct mon_spool *spool, uint64_t first_seq, char name[MON_SPOOL_NAME]);
+/* Keeps what was refused as `<name>.refused`, where nobody replays it. */
+int mon_spool_set_aside(struct mon_spool *spool, const char *name, const struct mon_buf *body);
 
 /* Names of files, in the order in which to replay them. */
 struct mon_names {
@@ -47,6 +48,9 @@ void mon_claim_done(struct mon_claim *claim);
 void mon_claim_return(struct mon_claim *claim);
 /* Keeps it aside for a person to look at. */
 void mon_claim_refuse(struct mon_claim *claim);
+/* The file's name while nobody claims it, without its folder; and the number in it. */
+const char *mon_claim_name(const struct mon_claim *claim);
+uint64_t mon_claim_number(const struct mon_claim *claim);
 
 /* The end of the owner: what it left may be taken by anybody. */
 void mon_spool_close(struct mon_spool *spool);

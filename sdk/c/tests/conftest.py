@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import struct
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,6 +68,42 @@ def build() -> Build:
         return Path(done.stdout.strip())
 
     return make
+
+
+class Trapper(threading.Thread):
+    """Takes the requests of zabbix_sender, and answers how many values are of `items`, the keys that there are; None: all."""
+
+    def __init__(self, items: set[str] | None = None) -> None:
+        super().__init__(daemon=True)
+        self.items = items
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.config = {"url": f"http://127.0.0.1:{self.listener.getsockname()[1]}", "host": "wafer-monitor"}
+        self.requests: list[list[dict[str, Any]]] = []
+        self.values: list[dict[str, Any]] = []
+        """Those that were taken."""
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rwb") as stream:
+                header = stream.read(13)
+                assert header[:5] == b"ZBXD\x01"
+                data = json.loads(stream.read(struct.unpack("<Q", header[5:])[0]))["data"]
+                items = self.items
+                taken = [value for value in data if items is None or value["key"] in items]
+                self.values += taken
+                self.requests.append(data)
+                counts = f"processed: {len(taken)}; failed: {len(data) - len(taken)}; total: {len(data)}; seconds spent: 0.1"
+                answer = json.dumps({"response": "success", "info": counts})
+                stream.write(b"ZBXD\x01" + struct.pack("<Q", len(answer)) + answer.encode())
+
+    def stop(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self.join(30)
 
 
 class Speaker:

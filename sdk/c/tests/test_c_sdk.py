@@ -8,16 +8,13 @@ import json
 import re
 import shutil
 import signal
-import socket
-import struct
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sdk.c.tests.conftest import ROOT, Build, Harness, Speaker, direct, run, settings
+from sdk.c.tests.conftest import ROOT, Build, Harness, Speaker, Trapper, direct, run, settings
 from sinks.elk_index import IndexName, index_template
 from tests.services.apt import ensure_packages
 from tests.services.base import wait_until
@@ -320,43 +317,15 @@ def test_a_webhook_gets_a_signature_that_is_none(harness: Harness, tmp_path: Pat
     assert "s3cret" not in speaker.log.read_text()
 
 
-class Trapper(threading.Thread):
-    """Takes the requests of zabbix_sender, and answers that all values were processed."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self.listener.getsockname()[1]
-        self.values: list[dict[str, Any]] = []
-
-    def run(self) -> None:
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            with connection, connection.makefile("rwb") as stream:
-                header = stream.read(13)
-                assert header[:5] == b"ZBXD\x01"
-                data = json.loads(stream.read(struct.unpack("<Q", header[5:])[0]))["data"]
-                self.values += data
-                answer = json.dumps(
-                    {"response": "success", "info": f"processed: {len(data)}; failed: 0; total: {len(data)}; seconds spent: 0.1"}
-                )
-                stream.write(b"ZBXD\x01" + struct.pack("<Q", len(answer)) + answer.encode())
-
-
 def test_zabbix_gets_no_value(harness: Harness, tmp_path: Path) -> None:
     trapper = Trapper()
     trapper.start()
     speaker = harness()
-    config = {"url": f"http://127.0.0.1:{trapper.port}", "host": "wafer-monitor"}
-    assert speaker.do("initialize", config=direct([{"type": "zabbix", "config": config}], tmp_path))["ok"]
+    assert speaker.do("initialize", config=direct([{"type": "zabbix", "config": trapper.config}], tmp_path))["ok"]
     event = {"kind": "metric", "name": "etch", "entities": {"tool": "T1"}, "metrics": {"depth": 1.5}}
     assert speaker.do("repeat", event=event, times=600)["ok"]
     assert speaker.do("flush", timeout=60)["backends"]["zabbix"]["delivered"] == 600
-    trapper.listener.shutdown(socket.SHUT_RDWR)
-    trapper.listener.close()
+    trapper.stop()
     assert len(trapper.values) == 600
     assert {value["key"] for value in trapper.values} == {"trackmate.metric[fab1,c,etch,depth,T1]"}
     assert {value["value"] for value in trapper.values} == {"1.5"}

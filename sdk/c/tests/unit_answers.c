@@ -82,16 +82,18 @@ static void zabbix_gets_no_value(void) {
     const char *text = "{\"kind\":\"finish\",\"name\":\"etch\",\"site_id\":\"f\",\"app\":{\"name\":\"a\"},\"entities\":{\"tool\":\"T\"},\"status\":\"failed\","
                        "\"duration_ms\":1500,\"metrics\":{\"p\":0.5},\"error\":{\"type\":\"E\",\"message\":\"m\"},\"event_id\":\"i\"}";
     struct mon_json_document document;
-    struct mon_buf data = {0};
+    struct mon_zabbix_list list = {0};
     CHECK(mon_json_parse(&document, text, strlen(text)));
-    CHECK(mon_zabbix_values(&data, document.root, "host", 1000, 5) == 4);
-    const char *all = mon_buf_string(&data);
+    mon_zabbix_values(&list, 7, document.root, "host", 1000, 5);
+    CHECK(list.count == 4 && list.values[3].event == 7);
+    CHECK(list.values[1].key_len == 34 && strncmp(list.keys.data + list.values[1].key, "trackmate.run.duration[f,a,etch,T]", 34) == 0);
+    const char *all = mon_buf_string(&list.data);
     CHECK(strstr(all, "\"key\":\"trackmate.run.state[f,a,etch,T]\",\"value\":\"3\",\"clock\":1000,\"ns\":5") != NULL);
     CHECK(strstr(all, "\"key\":\"trackmate.run.duration[f,a,etch,T]\",\"value\":\"1.5\"") != NULL);
     CHECK(strstr(all, "\"key\":\"trackmate.metric[f,a,etch,p,T]\",\"value\":\"0.5\"") != NULL);
     CHECK(strstr(all, "\"value\":\"etch [tool=T, event_id=i]\\nE: m\"") != NULL);
     mon_json_free(&document);
-    mon_buf_free(&data);
+    mon_zabbix_list_free(&list);
     size_t processed = 0, failed = 0;
     const char answer[] = "{\"response\":\"success\",\"info\":\"processed: 2; failed: 1; total: 3; seconds spent: 0.000055\"}";
     CHECK(mon_zabbix_read_answer(answer, strlen(answer), &processed, &failed) && processed == 2 && failed == 1);

@@ -163,6 +163,31 @@ static void a_file_is_there_before_it_is_whole(void) {
     CHECK(mkdir(temporary, 0777) == 0 && mon_put_file(path, temporary, "never", 5) != 0);
 }
 
+static void damage_takes_sound_lines_with_it(void) {
+    static const char text[] = "{\"emitter\":{\"id\":\"01890a5d-ac96-774b-8cce-000000000001\",\"seq\":7}}\n"
+                               "[1]\n{\"a\":\"\xFF\"}\n\0\0\n{\"torn\":\n\n"
+                               "{\"emitter\":{\"id\":\"01890a5d-ac96-774b-8cce-000000000001\",\"seq\":9}}\n3\n{\"a\":\"\xC3\xA4\"} \nnull\n";
+    struct mon_batch *damaged;
+    struct mon_batch *list = mon_batch_unpack(text, sizeof text - 1);
+    CHECK(mon_batch_sort_out(&list, 100, &damaged) && damaged != NULL && damaged->count == 6);
+    const uint64_t places[] = {101, 102, 103, 104, 106, 108};
+    for (size_t i = 0; damaged != NULL && i < damaged->count && i < 6; i++) {
+        CHECK(damaged->lines[i].seq == places[i]);
+    }
+    CHECK(list != NULL && list->count == 3 && list->next == NULL && list->replayed && mon_batch_first_seq(list) == 7);
+    CHECK_TEXT(list->emitter_id, "01890a5d-ac96-774b-8cce-000000000001");
+    mon_batch_release(damaged);
+    const struct mon_batch *before = list;
+    CHECK(mon_batch_sort_out(&list, 1, &damaged) && damaged == NULL && list == before); /* nothing is copied where all is sound */
+    mon_batch_release(list);
+    list = mon_batch_unpack("x\n", 2);
+    CHECK(mon_batch_sort_out(&list, 1, &damaged) && damaged != NULL && damaged->count == 1 && list != NULL && list->count == 0);
+    mon_batch_release(damaged);
+    mon_batch_release(list);
+    list = NULL;
+    CHECK(mon_batch_sort_out(&list, 1, &damaged) && damaged == NULL && list == NULL);
+}
+
 const struct unit_test unit_spool_tests[] = {
     TEST(a_file_is_there_before_it_is_whole),
     TEST(a_name_is_misread),
@@ -170,5 +195,6 @@ const struct unit_test unit_spool_tests[] = {
     TEST(the_claim_of_a_dead_process_stays_for_ever),
     TEST(a_link_leads_out_of_the_folder),
     TEST(a_folder_that_can_not_be_made_goes_unnoticed),
+    TEST(damage_takes_sound_lines_with_it),
     {NULL, NULL},
 };

@@ -1,37 +1,47 @@
 /* Zabbix: values for trapper items, in the protocol of zabbix_sender; 250 values a request.
  *
- * The items are made beforehand, by the template or by a sidecar's sink: a value whose item is not there is counted as rejected.
- * A batch that comes twice has the same moments, of which Zabbix keeps one value an item. */
+ * The items are made beforehand, by the template or by a sidecar's sink. The server answers with counts only: which values it did not
+ * take is found by halving, as sinks/zabbix.py does. It takes up new items with its next CacheUpdateFrequency, so a batch with such
+ * values is tried again until they have failed for `item_wait` seconds; then their events are refused. A batch that comes twice has the
+ * same moments, of which Zabbix keeps one value an item. */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <netdb.h>
-#include <poll.h>
-#include <stdatomic.h>
-#include <stdio.h>
+#include <stdint.h>
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-#include "../answers.h"
 #include "../ids.h"
 #include "../json.h"
 #include "../partition.h"
+#include "../text.h"
+#include "zabbix_patience.h"
+#include "zabbix_trapper.h"
 #include "zabbix_values.h"
 
-enum { VALUES = 250, LARGEST_ANSWER = 64 * 1024, POLL_MILLISECONDS = 100 };
+enum { VALUES = 250 };
+
+static const double ITEM_WAIT = 180;
 
 struct zabbix {
-    char *address;
-    char *port;
+    struct mon_trapper trapper;
+    struct mon_zabbix_patience patience;
     char *host;
-    atomic_bool interrupted;
-    atomic_int fd; /* -1: no connection */
+    double item_wait;
+    double proven; /* when the host last took a value, on the monotonic clock; below 0: never */
+};
+
+/* A batch on its way. */
+struct round {
+    struct zabbix *zabbix;
+    struct mon_zabbix_list list;
+    bool *failed; /* of each value */
+    size_t taken;
+    double deadline;
+    struct mon_answer *answer;
 };
 
 static void close_zabbix(void *self) {
     struct zabbix *zabbix = self;
-    free(zabbix->address);
-    free(zabbix->port);
+    mon_trapper_close(&zabbix->trapper);
+    mon_patience_free(&zabbix->patience);
     free(zabbix->host);
     free(zabbix);
 }
@@ -42,149 +52,20 @@ static void *open_zabbix(const struct mon_settings *settings, const struct mon_b
     if (zabbix == NULL) {
         return NULL;
     }
-    const char *url = mon_option_text(backend, "url"); /* only host and port count: it isn't HTTP */
-    const char *start = strstr(url, "://");
-    start = start == NULL ? url : start + 3;
-    bool bracketed = start[0] == '[';
-    size_t len = bracketed ? strcspn(start, "]") : strcspn(start, ":/");
-    const char *after = start + len + (bracketed && start[len] == ']' ? 1 : 0);
-    zabbix->address = strndup(start + (bracketed ? 1 : 0), len - (bracketed ? 1 : 0));
-    zabbix->port = *after == ':' ? strndup(after + 1, strspn(after + 1, "0123456789")) : strdup("10051");
+    bool opened = mon_trapper_open(&zabbix->trapper, mon_option_text(backend, "url"));
     zabbix->host = strdup(mon_option_text(backend, "host"));
-    atomic_init(&zabbix->fd, -1);
-    if (zabbix->address == NULL || zabbix->port == NULL || zabbix->host == NULL) {
+    zabbix->item_wait = mon_option_number(backend, "item_wait", ITEM_WAIT);
+    zabbix->proven = -1;
+    if (!opened || zabbix->host == NULL) {
         close_zabbix(zabbix);
         return NULL;
     }
     return zabbix;
 }
 
-/* Waits until the socket is ready; false when the time is over or somebody interrupts. */
-static bool ready(struct zabbix *zabbix, int fd, short events, double deadline) {
-    while (!atomic_load(&zabbix->interrupted)) {
-        double rest = deadline - mon_monotonic();
-        if (rest <= 0) {
-            return false;
-        }
-        struct pollfd wait = {.fd = fd, .events = events};
-        int milliseconds = rest * 1000 < POLL_MILLISECONDS ? (int)(rest * 1000) + 1 : POLL_MILLISECONDS;
-        if (poll(&wait, 1, milliseconds) > 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static int connect_to(struct zabbix *zabbix, double deadline, struct mon_answer *answer) {
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-    struct addrinfo *list = NULL;
-    int error = getaddrinfo(zabbix->address, zabbix->port, &hints, &list);
-    if (error != 0) {
-        mon_answer_set(answer, MON_RETRY, "%s: %s", zabbix->address, gai_strerror(error));
-        return -1;
-    }
-    int fd = -1;
-    for (const struct addrinfo *each = list; each != NULL && fd < 0; each = each->ai_next) {
-        fd = socket(each->ai_family, each->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, each->ai_protocol);
-        if (fd < 0) {
-            continue;
-        }
-        bool done = connect(fd, each->ai_addr, each->ai_addrlen) == 0;
-        error = errno;
-        if (!done && error == EINPROGRESS) {
-            socklen_t len = sizeof error;
-            error = ETIMEDOUT;
-            done = ready(zabbix, fd, POLLOUT, deadline) && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 && error == 0;
-        }
-        if (!done) {
-            mon_answer_set(answer, MON_RETRY, "%s:%s: %s", zabbix->address, zabbix->port, strerror(error));
-            close(fd);
-            fd = -1;
-        }
-    }
-    freeaddrinfo(list);
-    atomic_store(&zabbix->fd, fd);
-    return fd;
-}
-
-static bool send_all(struct zabbix *zabbix, int fd, const char *bytes, size_t len, double deadline) {
-    while (len > 0) {
-        if (!ready(zabbix, fd, POLLOUT, deadline)) {
-            return false;
-        }
-        ssize_t sent = send(fd, bytes, len, MSG_NOSIGNAL);
-        if (sent < 0 && (errno == EAGAIN || errno == EINTR)) {
-            continue;
-        }
-        if (sent <= 0) {
-            return false;
-        }
-        bytes += sent;
-        len -= (size_t)sent;
-    }
-    return true;
-}
-
-static void add_length(struct mon_buf *packet, size_t len) {
-    for (size_t i = 0; i < 8; i++) {
-        mon_buf_char(packet, (char)(i < 4 ? len >> (8 * i) & 0xFF : 0));
-    }
-}
-
-/* The counts in an answer such as `processed: 2; failed: 0; total: 2; seconds spent: 0.1`. */
-bool mon_zabbix_read_answer(const char *text, size_t len, size_t *processed, size_t *failed) {
-    struct mon_json_document document;
-    bool done = false;
-    if (mon_json_parse(&document, text, len)) {
-        const struct mon_json *response = mon_json_get(document.root, "response");
-        const struct mon_json *info = mon_json_get(document.root, "info");
-        bool success = response != NULL && response->type == MON_JSON_STRING && strcmp(response->text, "success") == 0;
-        done = success && info != NULL && info->type == MON_JSON_STRING && sscanf(info->text, "processed: %9zu; failed: %9zu;", processed, failed) == 2;
-    }
-    mon_json_free(&document);
-    return done;
-}
-
-/* One request and its answer; false when there is none, which `answer` explains. */
-static bool exchange(struct zabbix *zabbix, const struct mon_buf *data, double deadline, size_t *processed, size_t *failed, struct mon_answer *answer) {
-    struct mon_buf body = {0};
-    struct mon_buf packet = {0};
-    mon_buf_text(&body, "{\"request\":\"sender data\",\"data\":[");
-    mon_buf_add(&body, data->data, data->len > 0 ? data->len - 1 : 0);
-    mon_buf_text(&body, "]}");
-    mon_buf_add(&packet, "ZBXD\x01", 5);
-    add_length(&packet, body.len);
-    mon_buf_add(&packet, body.data, body.len);
-    mon_buf_free(&body);
-    bool done = false;
-    int fd = connect_to(zabbix, deadline, answer);
-    if (fd >= 0) {
-        struct mon_buf got = {0};
-        mon_answer_set(answer, MON_RETRY, "it did not answer in time");
-        bool more = send_all(zabbix, fd, packet.data, packet.len, deadline);
-        while (more && got.len < LARGEST_ANSWER && ready(zabbix, fd, POLLIN, deadline) && mon_buf_room(&got, 4096)) {
-            ssize_t len = recv(fd, got.data + got.len, 4096, 0);
-            more = len > 0 || (len < 0 && (errno == EAGAIN || errno == EINTR));
-            got.len += len > 0 ? (size_t)len : 0;
-        }
-        if (got.len >= 13 && memcmp(got.data, "ZBXD\x01", 5) == 0) {
-            done = mon_zabbix_read_answer(got.data + 13, got.len - 13, processed, failed);
-        }
-        if (!done && got.len > 0) {
-            mon_answer_set(answer, MON_RETRY, "what listens at %s:%s does not answer like Zabbix", zabbix->address, zabbix->port);
-        }
-        mon_buf_free(&got);
-        atomic_store(&zabbix->fd, -1);
-        close(fd);
-    }
-    mon_buf_free(&packet);
-    return done;
-}
-
 /* Adds the values of a line, whose moment in nanoseconds is its microseconds and, below them, its number in its process. */
-static size_t add_line(struct mon_buf *data, const char *line, size_t len, const char *host) {
+static void add_line(struct mon_zabbix_list *list, size_t place, const char *line, size_t len, const char *host) {
     struct mon_json_document document;
-    size_t count = 0;
     if (mon_json_parse(&document, line, len)) {
         const struct mon_json *timestamp = mon_json_get(document.root, "timestamp");
         const struct mon_json *seq = mon_json_get(mon_json_get(document.root, "emitter"), "seq");
@@ -201,61 +82,213 @@ static size_t add_line(struct mon_buf *data, const char *line, size_t len, const
             }
         }
         uint32_t tie = seq != NULL && seq->type == MON_JSON_INTEGER ? (uint32_t)(strtoull(seq->text, NULL, 10) % 1000) : 0;
-        count = mon_zabbix_values(data, document.root, host, mon_line_moment(line, len), micros * 1000 + tie);
+        mon_zabbix_values(list, place, document.root, host, mon_line_moment(line, len), micros * 1000 + tie);
     }
     mon_json_free(&document);
-    return count;
+}
+
+/* ------------------------------------------------------------------------------------------------------------ which are taken */
+
+static const char *key_of(const struct round *round, size_t place, size_t *len) {
+    *len = round->list.values[place].key_len;
+    return round->list.keys.data + round->list.values[place].key;
+}
+
+static bool same_item(const struct round *round, size_t one, size_t other) {
+    size_t len, other_len;
+    const char *key = key_of(round, one, &len);
+    const char *other_key = key_of(round, other, &other_len);
+    return len == other_len && memcmp(key, other_key, len) == 0;
+}
+
+/* Moves the values of the first half of the items, or of one item the first half of its values, to the front; how many. */
+static size_t halve(const struct round *round, size_t *places, size_t count) {
+    size_t item[VALUES]; /* of each value: the how manieth item it is of */
+    size_t items = 0;
+    for (size_t i = 0; i < count; i++) {
+        size_t first = 0;
+        while (!same_item(round, places[first], places[i])) {
+            first++;
+        }
+        item[i] = first == i ? items++ : item[first];
+    }
+    if (items == 1) {
+        return count / 2;
+    }
+    size_t behind[VALUES];
+    size_t front = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (item[i] < items / 2) {
+            places[front++] = places[i];
+        } else {
+            behind[i - front] = places[i];
+        }
+    }
+    memcpy(places + front, behind, (count - front) * sizeof *places);
+    return front;
+}
+
+/* Sends at most VALUES values, and halves of them while the counts say that some failed; false when there is no answer. */
+static bool isolate(struct round *round, size_t *places, size_t count) {
+    struct mon_buf data = {0};
+    struct mon_trapper_counts counts;
+    for (size_t i = 0; i < count; i++) {
+        const struct mon_zabbix_value *value = &round->list.values[places[i]];
+        mon_buf_add(&data, round->list.data.data + value->start, value->len);
+    }
+    bool answered = mon_trapper_send(&round->zabbix->trapper, &data, count, round->deadline, &counts, round->answer);
+    mon_buf_free(&data);
+    if (!answered || counts.failed == 0) {
+        round->taken += answered ? count : 0;
+        return answered;
+    }
+    if (counts.processed == 0) {
+        for (size_t i = 0; i < count; i++) {
+            round->failed[places[i]] = true;
+        }
+        return true;
+    }
+    size_t half = halve(round, places, count);
+    return isolate(round, places, half) && isolate(round, places + half, count - half);
+}
+
+/* Sends all values, those of items that failed before apart from the others: so that these alone are halved. */
+static bool hand_over(struct round *round) {
+    size_t places[VALUES];
+    for (int known = 0; known < 2; known++) {
+        size_t count = 0;
+        for (size_t i = 0; i < round->list.count; i++) {
+            size_t len;
+            const char *key = key_of(round, i, &len);
+            if (mon_patience_knows(&round->zabbix->patience, key, len) == (known == 1)) {
+                places[count++] = i;
+            }
+            if (count == VALUES || (i + 1 == round->list.count && count > 0)) {
+                if (!isolate(round, places, count)) {
+                    return false;
+                }
+                count = 0;
+            }
+        }
+    }
+    return true;
+}
+
+/* ------------------------------------------------------------------------------------------------------ what becomes of the rest */
+
+/* Whether the host takes values at all: else none of them is given up. */
+static bool is_proven(struct round *round, double now) {
+    struct zabbix *zabbix = round->zabbix;
+    if (round->taken > 0 || (zabbix->proven >= 0 && now - zabbix->proven < zabbix->item_wait)) {
+        return true;
+    }
+    struct mon_buf value = {0};
+    struct mon_trapper_counts counts = {0};
+    mon_buf_text(&value, "{\"host\":");
+    mon_text_quote(&value, zabbix->host, strlen(zabbix->host));
+    mon_buf_format(&value, ",\"key\":\"trackmate.check\",\"value\":\"%llu\"},", (unsigned long long)(mon_now_micros() / 1000000));
+    bool answered = mon_trapper_send(&zabbix->trapper, &value, 1, round->deadline, &counts, round->answer);
+    mon_buf_free(&value);
+    if (answered && counts.failed > 0) {
+        mon_answer_set(round->answer, MON_RETRY, "it takes nothing for the host '%.80s': is it there and enabled, with the template that has the items?",
+                       zabbix->host);
+    }
+    return answered && counts.failed == 0;
+}
+
+static void refuse(const struct round *round, size_t place, double patience) {
+    const struct zabbix *zabbix = round->zabbix;
+    struct mon_buf why = {0};
+    size_t len;
+    const char *key = key_of(round, place, &len);
+    if (patience < 0) {
+        mon_buf_format(&why, "Zabbix took no value for %.*s, nor for %d other items of the host '%s'", (int)len, key, MON_FAILING_ITEMS, zabbix->host);
+    } else {
+        mon_buf_format(&why, "Zabbix took no value for %.*s in %g s: the host '%s' has no such enabled trapper item", (int)len, key, zabbix->item_wait,
+                       zabbix->host);
+    }
+    const char *text = mon_buf_string(&why);
+    mon_answer_refuse(round->answer, round->list.values[place].event, text == NULL ? "Zabbix took no value for it" : text);
+    mon_buf_free(&why);
+}
+
+/* For how long the item of a value that failed has been failing. */
+static double failing_for(struct round *round, size_t place, double now) {
+    size_t len;
+    const char *key = key_of(round, place, &len);
+    return mon_patience_failed(&round->zabbix->patience, key, len, now);
+}
+
+/* Notes what failed; whether all of it has done so for long enough. The others keep the batch waiting. */
+static bool is_over(struct round *round, double now) {
+    bool over = true;
+    for (size_t i = 0; i < round->list.count; i++) {
+        double failing = round->failed[i] ? failing_for(round, i, now) : -1;
+        if (failing >= 0 && failing < round->zabbix->item_wait && over) {
+            size_t len;
+            const char *key = key_of(round, i, &len);
+            mon_answer_set(round->answer, MON_RETRY, "it takes no values of %.*s for the host '%.40s' yet: new items come with its CacheUpdateFrequency",
+                           (int)(len < 100 ? len : 100), key, round->zabbix->host);
+            over = false;
+        }
+    }
+    for (size_t i = 0; i < round->list.count; i++) {
+        size_t len;
+        const char *key = key_of(round, i, &len);
+        if (!round->failed[i]) {
+            mon_patience_taken(&round->zabbix->patience, key, len, now);
+        }
+    }
+    return over;
+}
+
+/* What was sent is taken, refused, or to be sent again. */
+static void judge(struct round *round) {
+    double now = mon_monotonic();
+    bool some = false;
+    for (size_t i = 0; i < round->list.count; i++) {
+        some |= round->failed[i];
+    }
+    round->zabbix->proven = round->taken > 0 ? now : round->zabbix->proven;
+    if ((some && !is_proven(round, now)) || !is_over(round, now)) {
+        return;
+    }
+    size_t told = SIZE_MAX; /* the last event that was refused: with its first value that failed */
+    for (size_t i = 0; i < round->list.count; i++) {
+        if (round->failed[i] && round->list.values[i].event != told) {
+            told = round->list.values[i].event;
+            refuse(round, i, failing_for(round, i, now));
+        }
+    }
+    mon_answer_set(round->answer, MON_ACCEPTED, "taken");
 }
 
 static void send_to_zabbix(void *self, const struct mon_batch *batch, double timeout, struct mon_answer *answer) {
     struct zabbix *zabbix = self;
-    double deadline = mon_monotonic() + timeout;
-    struct mon_buf data = {0};
-    size_t count = 0;
-    size_t taken = 0;
-    size_t lost = 0;
-    bool going = true;
-    for (size_t i = 0; going && i < batch->count; i++) {
+    struct round round = {.zabbix = zabbix, .deadline = mon_monotonic() + timeout, .answer = answer};
+    for (size_t i = 0; i < batch->count; i++) {
         size_t len;
         const char *line = mon_batch_get(batch, i, &len);
-        count += add_line(&data, line, len, zabbix->host);
-        if (count >= VALUES || (i + 1 == batch->count && count > 0)) {
-            size_t processed = 0;
-            size_t failed = 0;
-            going = exchange(zabbix, &data, deadline, &processed, &failed, answer);
-            taken += processed;
-            lost += failed;
-            data.len = 0;
-            count = 0;
-        }
+        add_line(&round.list, i, line, len, zabbix->host);
     }
-    mon_buf_free(&data);
-    if (!going) {
-        return;
+    round.failed = calloc(round.list.count + 1, sizeof *round.failed);
+    if (round.list.data.failed || round.failed == NULL) {
+        mon_answer_set(answer, MON_RETRY, "no memory for a request");
+    } else if (hand_over(&round)) {
+        judge(&round);
     }
-    if (taken == 0 && lost > 0) {
-        mon_answer_set(answer, MON_RETRY, "it takes none of %zu values: does its host '%.80s' have the trapper items, and do they exist for a minute?", lost,
-                       zabbix->host);
-        return;
-    }
-    mon_answer_set(answer, MON_ACCEPTED, "taken");
-    if (lost > 0) {
-        answer->rejected = lost < batch->count ? lost : batch->count;
-        snprintf(answer->first_rejected, sizeof answer->first_rejected, "%zu value(s) have no trapper item on host '%.60s'", lost, zabbix->host);
-    }
+    free(round.failed);
+    mon_zabbix_list_free(&round.list);
 }
 
 static void interrupt_zabbix(void *self) {
-    atomic_store(&((struct zabbix *)self)->interrupted, true);
+    mon_trapper_interrupt(&((struct zabbix *)self)->trapper);
 }
 
 static void forget_zabbix(void *self) {
-    int fd = atomic_exchange(&((struct zabbix *)self)->fd, -1);
-    if (fd >= 0) {
-        close(fd);
-    }
+    mon_trapper_forget(&((struct zabbix *)self)->trapper);
 }
 
 const struct mon_backend_type mon_backend_zabbix = {
-    "zabbix", open_zabbix, send_to_zabbix, interrupt_zabbix, close_zabbix, forget_zabbix, NULL, false,
+    "zabbix", open_zabbix, send_to_zabbix, interrupt_zabbix, close_zabbix, forget_zabbix, NULL, true,
 };

@@ -16,11 +16,11 @@
 #include "../text.h"
 
 struct target { /* where the values of one event go */
-    struct mon_buf *data;
+    struct mon_zabbix_list *list;
+    size_t event;
     const char *host;
     int64_t seconds;
     uint32_t nanoseconds;
-    size_t count;
 };
 
 static const char *text_of(const struct mon_json *object, const char *key) {
@@ -62,18 +62,40 @@ void mon_zabbix_key(struct mon_buf *key, const char *prefix, const char *const *
     mon_buf_char(key, ']');
 }
 
+/* Room for one more; NULL without memory. */
+static struct mon_zabbix_value *next_value(struct mon_zabbix_list *list) {
+    if (list->count == list->room) {
+        size_t room = list->room == 0 ? 64 : list->room * 2;
+        struct mon_zabbix_value *values = realloc(list->values, room * sizeof *values);
+        if (values == NULL) {
+            list->data.failed = true;
+            return NULL;
+        }
+        list->values = values;
+        list->room = room;
+    }
+    return &list->values[list->count++];
+}
+
 static void add_value(struct target *target, const char *prefix, const char *const *parameters, size_t count, const char *value, const char *more) {
-    struct mon_buf key = {0};
-    mon_zabbix_key(&key, prefix, parameters, count);
-    mon_buf_text(target->data, "{\"host\":");
-    mon_text_quote(target->data, target->host, strlen(target->host));
-    mon_buf_text(target->data, ",\"key\":");
-    mon_text_quote(target->data, key.data, key.len);
-    mon_buf_text(target->data, ",\"value\":");
-    mon_text_quote(target->data, value, mon_text_fit(value, strlen(value), 65535));
-    mon_buf_format(target->data, ",\"clock\":%lld,\"ns\":%u%s},", (long long)target->seconds, target->nanoseconds, more);
-    mon_buf_free(&key);
-    target->count++;
+    struct mon_zabbix_list *list = target->list;
+    struct mon_buf *data = &list->data;
+    struct mon_zabbix_value *added = next_value(list);
+    if (added == NULL) {
+        return;
+    }
+    *added = (struct mon_zabbix_value){.event = target->event, .start = data->len, .key = list->keys.len};
+    mon_zabbix_key(&list->keys, prefix, parameters, count);
+    added->key_len = list->keys.len - added->key;
+    data->failed |= list->keys.failed;
+    mon_buf_text(data, "{\"host\":");
+    mon_text_quote(data, target->host, strlen(target->host));
+    mon_buf_text(data, ",\"key\":");
+    mon_text_quote(data, list->keys.data + added->key, list->keys.failed ? 0 : added->key_len);
+    mon_buf_text(data, ",\"value\":");
+    mon_text_quote(data, value, mon_text_fit(value, strlen(value), 65535));
+    mon_buf_format(data, ",\"clock\":%lld,\"ns\":%u%s},", (long long)target->seconds, target->nanoseconds, more);
+    added->len = data->len - added->start;
 }
 
 static const char *run_state(const struct mon_json *event, const char *kind) {
@@ -159,15 +181,16 @@ static void add_log(struct target *target, const struct mon_json *event, const c
     mon_buf_free(&more);
 }
 
-size_t mon_zabbix_values(struct mon_buf *data, const struct mon_json *event, const char *host, int64_t seconds, uint32_t nanoseconds) {
-    struct target target = {data, host, seconds, nanoseconds, 0};
+void mon_zabbix_values(struct mon_zabbix_list *list, size_t place, const struct mon_json *event, const char *host, int64_t seconds,
+                       uint32_t nanoseconds) {
+    struct target target = {list, place, host, seconds, nanoseconds};
     const char *kind = text_of(event, "kind");
     const char *name = text_of(event, "name");
     const char *site = text_of(event, "site_id");
     const char *app = text_of(mon_json_get(event, "app"), "name");
     const char *tool = text_of(mon_json_get(event, "entities"), "tool");
     if (kind == NULL || name == NULL || site == NULL || app == NULL) {
-        return 0;
+        return;
     }
     const char *parameters[] = {site, app, name, tool == NULL ? "" : tool};
     const char *state = run_state(event, kind);
@@ -188,5 +211,10 @@ size_t mon_zabbix_values(struct mon_buf *data, const struct mon_json *event, con
         }
     }
     add_log(&target, event, kind, parameters, name);
-    return target.count;
+}
+
+void mon_zabbix_list_free(struct mon_zabbix_list *list) {
+    mon_buf_free(&list->data);
+    mon_buf_free(&list->keys);
+    free(list->values);
 }
