@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
 from weakref import WeakValueDictionary
@@ -27,11 +28,15 @@ from msgspec import Meta
 from contract.errors import TrackMateError
 from contract.limits import MAX_BATCH_EVENTS, MAX_BODY_BYTES
 from sinks.base import DeliveryReport, Health, SinkBatch, SinkLimits, Unavailable, describe
-from sinks.jsonl_files import RENAMED, Completion, JsonlFolder
+from sinks.jsonl_files import RENAMED, Completion, JsonlFolder, is_busy
+from sinks.left_behind import LeftBehind
 from sinks.parquet_completion import IN_OWN_PROCESS, IN_THIS_PROCESS
 
 _MEGABYTE: Final = 1024 * 1024
 _ROTATION_TICK_SECONDS: Final = 1.0
+_LEFT_BEHIND_TICKS: Final = 10
+"""Every so many of them it is looked for files that nobody completes."""
+
 _WHAT_TO_DO: Final = {
     errno.ENOSPC: "the disk is full: make room or point `path` to another disk",
     errno.EDQUOT: "the quota is used up: make room or raise the quota",
@@ -78,6 +83,7 @@ class FilesystemSink:
         self._turn = _turns.setdefault(config.path.absolute(), threading.Lock())
         self._folders: dict[str, JsonlFolder | None] = {}
         """By log; None after a failure: the next try starts from what the state on disk says."""
+        self._left_behind = LeftBehind(config.path)
         self._disk: ThreadPoolExecutor | None = None
         self._rotation: asyncio.Task[None] | None = None
         self._trouble: str | None = None
@@ -127,10 +133,12 @@ class FilesystemSink:
             raise Unavailable(self._explain(error)) from error
 
     async def _rotate_by_age(self) -> None:
-        while True:
+        for tick in count():
             await asyncio.sleep(_ROTATION_TICK_SECONDS)
             try:
                 await self._on_disk(self._rotate, False)
+                if tick % _LEFT_BEHIND_TICKS == 0:
+                    await self._on_disk(self._complete_left_behind)
             except Exception as error:  # noqa: BLE001 - whatever it is, the next file may do better
                 self._rotation_failed(str(error) if isinstance(error, Unavailable) else describe(error))
             else:
@@ -168,17 +176,33 @@ class FilesystemSink:
         if failure is not None:
             raise failure
 
+    def _complete_left_behind(self) -> None:
+        """Complete what others should have and did not, such as a process that was killed."""
+        failure: OSError | None = None
+        for spool_id in self._left_behind.logs(self._clock()):
+            try:
+                with self._turn:
+                    if spool_id not in self._folders and not is_busy(self._config.path, spool_id):
+                        self._made(spool_id).rotate(self._clock(), everything=True)
+            except OSError as error:  # one log that can't be completed must not hold up the others
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
     def _folder(self, spool_id: str) -> JsonlFolder:
         folder = self._folders.get(spool_id)
         if folder is None:
-            folder = self._folders[spool_id] = JsonlFolder(
-                self._config.path,
-                spool_id,
-                rotate_bytes=int(self._config.rotate_size_mb * _MEGABYTE),
-                rotate_seconds=self._config.rotate_seconds,
-                completion=self._completion,
-            )
+            folder = self._folders[spool_id] = self._made(spool_id)
         return folder
+
+    def _made(self, spool_id: str) -> JsonlFolder:
+        return JsonlFolder(
+            self._config.path,
+            spool_id,
+            rotate_bytes=int(self._config.rotate_size_mb * _MEGABYTE),
+            rotate_seconds=self._config.rotate_seconds,
+            completion=self._completion,
+        )
 
     def _probe(self) -> None:
         self._config.path.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ One `JsonlFolder` writes for one log (`spool_id`) below one folder:
     date=2026-07-01/hour=09/<spool id>-<first seq>.jsonl.open           grows
     date=2026-07-01/hour=09/<spool id>-<first seq>-<last seq>.jsonl     complete, never touched again; or .parquet
     .state/<spool id>.json                                              what the files hold, for certain
+    .state/<spool id>.lock                                              locked while somebody is at these files
 
 Sequence numbers in names have 20 digits. A batch is appended to the growing files of its hours, these are synced, and only
 then the state (sequence numbers covered, length of each growing file) is replaced. After a crash the state is the truth: a
@@ -14,6 +15,9 @@ is passed over.
 A growing file becomes the complete one by its `Completion`: renamed, or made into another format beside it. The complete file
 appears in one step, then the state forgets the growing one, then that is removed. A growing file whose complete file is there
 after a crash was completed, as nothing is appended in between.
+
+Several processes may write for one log, such as two that replay what a third left, and one may complete what another left
+growing: each holds the lock while it is at the files, and takes over a state that is not the one it wrote last.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from __future__ import annotations
 import contextlib
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +33,10 @@ from typing import Final
 
 import msgspec
 
+from sinks.log_lock import turn
+
 STATE_FOLDER: Final = ".state"
+STATE_SUFFIX: Final = ".json"
 OPEN_SUFFIX: Final = ".jsonl.open"
 COMPLETE_SUFFIXES: Final = (".jsonl", ".parquet")
 ASIDE_SUFFIX: Final = ".tmp"
@@ -84,6 +91,8 @@ class State(msgspec.Struct):
     covered: list[tuple[int, int]] = []
     open: dict[str, OpenFile] = {}
     """By partition folder, relative."""
+    rotate_seconds: float = 60.0
+    """How long whoever wrote this lets a file grow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +131,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def is_busy(root: Path, spool_id: str) -> bool:
+    """Whether somebody is at the files of this log below `root` right now. Raises OSError when the lock can't be opened."""
+    with turn(_lock_path(root, spool_id), wait=False) as is_ours:
+        return not is_ours
+
+
+def _lock_path(root: Path, spool_id: str) -> Path:
+    return root / STATE_FOLDER / f"{spool_id}.lock"
+
+
 class JsonlFolder:
     """The files of one log below `root`. Every method does blocking I/O and raises OSError when the disk fails."""
 
@@ -141,17 +160,63 @@ class JsonlFolder:
         self._rotate_bytes = rotate_bytes
         self._rotate_seconds = rotate_seconds
         self._max_open = max_open
-        self._state_path = root / STATE_FOLDER / f"{spool_id}.json"
+        self._state_path = root / STATE_FOLDER / f"{spool_id}{STATE_SUFFIX}"
+        self._lock_path = _lock_path(root, spool_id)
         self._state_path.parent.mkdir(parents=True, exist_ok=True)
-        self._state = self._load()
-        self._covered = Intervals(self._state.covered)
-        self._recover()
+        self._state = State()
+        self._stored = b""
+        """The state as it was on disk when it was last read or written."""
+        self._covered = Intervals()
+        with turn(self._lock_path):
+            if not self._take_over():
+                self._recover()
 
     def append(self, partitions: dict[str, list[tuple[int, bytes]]], first_seq: int, last_seq: int, now: float) -> int:
         """Append the lines of each partition (with their sequence numbers) that are not there yet; return how many were.
 
         Afterwards `first_seq`..`last_seq` counts as covered.
         """
+        with self._turn():
+            return self._append(partitions, first_seq, last_seq, now)
+
+    def rotate(self, now: float, *, everything: bool = False) -> None:
+        """Complete the growing files that are full or old enough, or all of them."""
+        with self._turn():
+            full = set(self._full())
+            self._rotate(
+                [p for p, f in self._state.open.items() if everything or p in full or now - f.since >= self._rotate_seconds]
+            )
+
+    def idle(self) -> bool:
+        """Whether no file is growing."""
+        return not self._state.open
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Keep others from this log's files while the block runs; it begins with what they made of them."""
+        with turn(self._lock_path):
+            self._take_over()
+            yield
+
+    def _take_over(self) -> bool:
+        """Go on from the state on disk if another has written it; one that is gone is written anew by the next append."""
+        try:
+            stored = self._state_path.read_bytes()
+        except FileNotFoundError:
+            return False
+        if stored == self._stored:
+            return False
+        try:
+            self._state = msgspec.json.decode(stored, type=State)
+        except msgspec.DecodeError as error:
+            message = f"{self._state_path} can't be read ({error}): move it away; batches delivered twice may then stand twice"
+            raise OSError(message) from error
+        self._stored = stored
+        self._covered = Intervals(self._state.covered)
+        self._recover()
+        return True
+
+    def _append(self, partitions: dict[str, list[tuple[int, bytes]]], first_seq: int, last_seq: int, now: float) -> int:
         if self._covered.covers(first_seq, last_seq):
             return 0
         grown: dict[str, OpenFile] = {}
@@ -165,7 +230,7 @@ class JsonlFolder:
                     written += len(fresh)
             covered = Intervals(self._covered.ranges)
             covered.add(first_seq, last_seq)
-            self._store(State(covered.ranges, {**self._state.open, **grown}))
+            self._store(State(covered.ranges, {**self._state.open, **grown}, self._rotate_seconds))
         except OSError:
             with contextlib.suppress(OSError):  # the disk that failed may refuse this too; the next append cuts again
                 self._recover()
@@ -174,15 +239,6 @@ class JsonlFolder:
         if self._completion.at_once:
             self._rotate(self._full())
         return written
-
-    def rotate(self, now: float, *, everything: bool = False) -> None:
-        """Complete the growing files that are full or old enough, or all of them."""
-        full = set(self._full())
-        self._rotate([p for p, f in self._state.open.items() if everything or p in full or now - f.since >= self._rotate_seconds])
-
-    def idle(self) -> bool:
-        """Whether no file is growing."""
-        return not self._state.open
 
     def _full(self) -> list[str]:
         full = [p for p, f in self._state.open.items() if f.size >= self._rotate_bytes]
@@ -216,7 +272,8 @@ class JsonlFolder:
         if not partitions:
             return
         growing = [self._open_path(partition, self._state.open[partition].first) for partition in partitions]
-        self._store(State(self._state.covered, {p: f for p, f in self._state.open.items() if p not in partitions}))
+        left = {partition: file for partition, file in self._state.open.items() if partition not in partitions}
+        self._store(State(self._state.covered, left, self._rotate_seconds))
         for path in growing:
             path.unlink(missing_ok=True)
 
@@ -250,18 +307,10 @@ class JsonlFolder:
     def _open_path(self, partition: str, first: int) -> Path:
         return self.root / partition / f"{self.spool_id}-{first:020}{OPEN_SUFFIX}"
 
-    def _load(self) -> State:
-        if not self._state_path.exists():
-            return State()
-        try:
-            return msgspec.json.decode(self._state_path.read_bytes(), type=State)
-        except msgspec.DecodeError as error:
-            message = f"{self._state_path} can't be read ({error}): move it away; batches delivered twice may then stand twice"
-            raise OSError(message) from error
-
     def _store(self, state: State) -> None:
-        write_durably(self._state_path, msgspec.json.encode(state))
-        self._state = state
+        stored = msgspec.json.encode(state)
+        write_durably(self._state_path, stored)
+        self._state, self._stored = state, stored
 
     def _recover(self) -> None:
         """Finish what was completed, cut every growing file to what the state records, and remove those it doesn't know."""

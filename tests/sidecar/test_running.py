@@ -368,3 +368,17 @@ def test_hang_up_before_the_sidecar_runs_ends_it(new_sidecar: NewSidecar) -> Non
     wait_until(
         lambda: any("took the new" in line["message"] for line in sidecar.log_lines()), seconds=30, what="the early reload"
     )
+
+
+def test_file_that_a_killed_sidecar_left_growing_waits_for_the_next_event(new_sidecar: NewSidecar) -> None:
+    late = {"path": "./out", "rotate_seconds": 5}  # at the kill the file still grows
+    sidecar = new_sidecar(backends=[files_backend(config=late)]).start()
+    sent = events(3)
+    sidecar.post(sent)
+    sidecar.wait_for_backend("files", position=3)
+    sidecar.kill(signal.SIGKILL)
+    out = sidecar.folder / "out"
+    assert [path.suffix for path in out.glob("date=*/hour=*/*")] == [".open"]
+    sidecar.start()
+    wait_until(lambda: list(out.glob("date=*/hour=*/*.jsonl")), seconds=90, what="the complete file")
+    assert ids(sidecar.delivered()) == ids(sent)
