@@ -160,7 +160,7 @@ class Lake:
         }
         try:
             with duckdb.connect(config=config) as connection:
-                connection.execute("SET TimeZone = 'UTC'")
+                connection.execute("SET GLOBAL TimeZone = 'UTC'")  # for its cursors too: they have only the global settings
                 if self.remote:
                     self.grant_object_store(connection)
                 yield connection

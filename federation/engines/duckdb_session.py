@@ -74,7 +74,7 @@ class DuckDBSession:
                 "python_enable_replacements": False,
             },
         )
-        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET GLOBAL TimeZone = 'UTC'")  # a cursor has only the global settings, else the machine's zone
         connection.execute("SET parquet_metadata_cache = true")
         if self._lake.remote:
             self._lake.grant_object_store(connection)

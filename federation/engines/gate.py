@@ -19,6 +19,7 @@ from sqlglot import exp, parse, tokenize
 from sqlglot.errors import ParseError, TokenError
 
 from federation.engines.base import GateError
+from federation.engines.dialect import PublishedSql
 from federation.engines.grammar import PASSED, SERIES, STRUCTURE, TYPES, function_name, function_nodes
 
 MAX_LENGTH: Final = 64 * 1024
@@ -117,7 +118,7 @@ def _parse(sql: str) -> exp.Query:
                 f"more than {MAX_NESTING} parentheses are open", hint="split it with WITH", line=token.line, column=token.col
             )
     try:
-        statements = [statement for statement in parse(sql, read="duckdb") if statement is not None]
+        statements = [statement for statement in parse(sql, read=PublishedSql) if statement is not None]
     except ParseError as error:
         first = error.errors[0] if error.errors else {}
         what = str(first.get("description") or "it can't be parsed").rstrip(".")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -35,22 +35,32 @@ class Found:
 def freeze_now(tree: exp.Expr, now: datetime) -> bool:
     """Put `now` (aware) in place of now(), current_timestamp, current_date and today(), UTC; say whether there was any.
 
-    age() of one moment is its distance to today's midnight.
+    now() is UTC without zone, as the tables' moments are; in a statement that names a time zone it has its zone, for AT TIME ZONE
+    does the opposite to a moment without one. age() of one moment is its distance to today's midnight.
     """
     found = False
+    utc = now.astimezone(UTC).replace(tzinfo=None)
+    written, kind = utc.isoformat(sep=" "), exp.DType.TIMESTAMPNTZ
+    if any(map(_names_zone, tree.walk())):
+        written, kind = f"{written}+00", exp.DType.TIMESTAMPTZ
     for node in list(tree.walk()):
         if isinstance(node, exp.CurrentTimestamp) or (isinstance(node, exp.Anonymous) and node.name.lower() == "now"):
-            moment = exp.Literal.string(now.replace(tzinfo=None).isoformat(sep=" "))
-            node.replace(exp.cast(moment, exp.DType.TIMESTAMPNTZ))
+            node.replace(exp.cast(exp.Literal.string(written), kind))
             found = True
         elif isinstance(node, exp.CurrentDate):
-            node.replace(exp.cast(exp.Literal.string(now.date().isoformat()), exp.DType.DATE))
+            node.replace(exp.cast(exp.Literal.string(utc.date().isoformat()), exp.DType.DATE))
             found = True
         elif isinstance(node, exp.Anonymous) and node.name.lower() == "age" and len(node.expressions) == 1:
-            today = exp.cast(exp.Literal.string(now.date().isoformat()), exp.DType.TIMESTAMPNTZ)
+            today = exp.cast(exp.Literal.string(utc.date().isoformat()), exp.DType.TIMESTAMPNTZ)
             node.set("expressions", [today, *node.expressions])
             found = True
     return found
+
+
+def _names_zone(node: exp.Expr) -> bool:
+    if isinstance(node, exp.Anonymous) and node.name.lower() == "time_bucket":
+        return len(node.expressions) > 2  # where a zone may stand
+    return isinstance(node, exp.AtTimeZone)
 
 
 def of_table(table: exp.Table, schema: pa.Schema, evaluate: Evaluate, demands: Demands | None = None) -> Found:
