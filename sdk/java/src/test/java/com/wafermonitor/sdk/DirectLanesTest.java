@@ -244,6 +244,94 @@ class DirectLanesTest {
         }
     }
 
+    /** What is kept aside for good, whichever backend refused it. */
+    private List<Map<?, ?>> letters() throws IOException {
+        List<Map<?, ?>> letters = new ArrayList<>();
+        try (Stream<Path> found = Files.walk(temp.resolve("spool"))) {
+            for (Path refused : found.filter(each -> each.toString().endsWith(".jsonl.refused")).toList()) {
+                for (String line : Files.readAllLines(refused)) {
+                    letters.add(JsonReader.object(line.getBytes(StandardCharsets.UTF_8)));
+                }
+            }
+        }
+        return letters;
+    }
+
+    @Test
+    void aBatchThatABackendRefusesAsAWholeIsKeptWithoutTheReasonOrInAnotherForm() throws Exception {
+        Set<String> ids;
+        try (ScriptedServer strict = new ScriptedServer(request -> ScriptedServer.Answer.of(400, "not in this house"));
+                Emitter emitter = start(
+                        Map.of(),
+                        true,
+                        Map.of("type", "sidecar", "config", Map.of("url", strict.url())),
+                        files("always"))) {
+            ids = emit(emitter, 10);
+            assertTrue(emitter.flush(Duration.ofSeconds(60)).flushed());
+            assertEquals(10, emitter.stats().backends().get("sidecar").failed());
+            assertEquals(ids, new TreeSet<>(idsIn(temp.resolve("out"))));
+        }
+        Set<Object> kept = new TreeSet<>();
+        for (Map<?, ?> letter : letters()) {
+            assertEquals(List.of("dead_at", "backend", "seq", "event_id", "reason", "event"), List.copyOf(letter.keySet()));
+            assertEquals("sidecar", letter.get("backend"));
+            assertTrue(((String) letter.get("reason")).contains("400"), letter.toString());
+            Map<?, ?> event = JsonReader.object(((String) letter.get("event")).getBytes(StandardCharsets.UTF_8));
+            assertEquals(event.get("event_id"), letter.get("event_id"));
+            assertEquals(((Map<?, ?>) event.get("emitter")).get("seq"), letter.get("seq"));
+            kept.add(letter.get("event_id"));
+        }
+        assertEquals(ids, kept);
+    }
+
+    @Test
+    void aDamagedLineOnDiskIsDeliveredOrHoldsUpWhatWaitsBehindIt() throws Exception {
+        try (Emitter emitter = start(Map.of(), true, hung(0.05), files("always"))) { // only to know the folder
+            emit(emitter, 1);
+            assertTrue(emitter.flush(Duration.ofSeconds(60)).flushed());
+        }
+        Path program;
+        try (Stream<Path> programs = Files.list(temp.resolve("spool/direct"))) {
+            program = programs.findFirst().orElseThrow();
+        }
+        String file = "01890a5d-ac96-774b-8cce-000000000001.7.%020d.jsonl";
+        String event = "{\"event_id\":\"e%1$d\",\"timestamp\":\"2026-07-01T12:00:00Z\",\"name\":\"x\",\"emitter\":{\"seq\":%1$d}}\n";
+        for (String backend : List.of("filesystem", "keeper")) {
+            Path folder = Files.createDirectories(program.resolve(backend));
+            Files.writeString(folder.resolve(String.format(file, 1)), String.format(event, 1) + "\0 garbage\n[1]\n" + String.format(event, 4));
+            Files.writeString(folder.resolve(String.format(file, 5)), "\0\0\0\n");
+            Files.writeString(folder.resolve(String.format(file, 6)), String.format(event, 6));
+        }
+        try (Emitter emitter = start(Map.of(), true, recorder("keeper", 1, Map.of()), files("always"))) {
+            for (String backend : List.of("filesystem", "keeper")) {
+                Eventually.eventually("all of it to be done by " + backend, () -> {
+                    Stats.BackendStats counts = emitter.stats().backends().get(backend);
+                    return counts.replayed() == 3 && counts.failed() == 3;
+                });
+            }
+            assertEquals(6, emitter.stats().failed());
+        }
+        assertTrue(idsIn(temp.resolve("out")).containsAll(List.of("e1", "e4", "e6")));
+        assertFalse(Files.exists(temp.resolve("out/date=unknown")), "damage in the files of a site");
+        assertEquals(3, Recorder.Provider.made.get("keeper").events.size());
+        List<Object> kept = letters().stream().<Object>map(letter -> letter.get("event")).sorted().toList();
+        assertEquals(List.of("[1]", "[1]", "\ufffd garbage", "\ufffd garbage", "\ufffd\ufffd\ufffd", "\ufffd\ufffd\ufffd"), kept);
+        assertTrue(letters().stream().allMatch(letter -> "the spool file is damaged here".equals(letter.get("reason"))));
+    }
+
+    @Test
+    void whatADeadProcessLeftGrowingWaitsForABatch() throws Exception {
+        String dead = "01890a5d-ac96-774b-8cce-0000000007d1";
+        Path hour = Files.createDirectories(temp.resolve("out/date=2026-07-01/hour=09"));
+        Files.writeString(hour.resolve(dead + "-00000000000000000007.jsonl.open"), "{\"event_id\":\"e7\",\"emitter\":{\"seq\":7}}\n");
+        Files.createFile(Files.createDirectories(temp.resolve("out/.state")).resolve(dead + ".owner"));
+        Path whole = hour.resolve(dead + "-00000000000000000007-00000000000000000007.jsonl");
+        try (Emitter emitter = start(Map.of(), true, files("always"))) {
+            Eventually.eventually("its final name", () -> Files.exists(whole));
+            assertEquals(0, emitter.stats().emitted());
+        }
+    }
+
     @Test
     void aThreadThatIsInterruptedLeavesLanesBehindWhenItCloses() throws Exception {
         Set<Thread> before = Thread.getAllStackTraces().keySet();

@@ -18,10 +18,6 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.TreeMap;
-import java.util.concurrent.TimeUnit;
-import java.util.regex.Matcher;
-import java.util.regex.Pattern;
-import java.util.stream.Stream;
 
 /**
  * Writes JSON Lines in the layout of TrackMate's sink of that name.
@@ -29,18 +25,17 @@ import java.util.stream.Stream;
  * <pre>
  * date=2026-07-01/hour=09/&lt;emitter id&gt;-&lt;first seq&gt;.jsonl.open           grows
  * date=2026-07-01/hour=09/&lt;emitter id&gt;-&lt;first seq&gt;-&lt;last seq&gt;.jsonl     complete, never touched again
+ * .state/&lt;emitter id&gt;.owner                                            locked while its process lives
  * </pre>
  *
  * Folders go by the event's timestamp in UTC. What is accepted is synced. A file is completed when it is large or old enough and at the
- * end; one that a dead process left growing is completed by the next that writes there, once nothing was added for ten minutes. A batch
- * that comes from disk has a complete file of its own, under the same name however often it comes.
+ * end; one that a dead process left growing is completed by the next that starts there, or by one that runs, within a minute. (Where
+ * nothing tells whether its process lives, nothing must have been added for ten minutes.) A batch that comes from disk has a complete
+ * file of its own, under the same name however often it comes.
  */
 public final class FilesystemBackend implements Backend {
-    private static final String OPEN = ".jsonl.open";
-    private static final Pattern OPEN_NAME = Pattern.compile("(.+)-([0-9]{20})\\.jsonl\\.open");
     private static final double MEBIBYTE = 1024 * 1024;
     private static final int MOST_OPEN = 48;
-    private static final long ABANDONED = TimeUnit.MINUTES.toMillis(10);
 
     private final Path root;
     private final double rotateBytes;
@@ -48,7 +43,8 @@ public final class FilesystemBackend implements Backend {
     private final Map<String, Growing> growing = new LinkedHashMap<>();
     private String own = "";
     private final TreeMap<Long, Long> covered = new TreeMap<>();
-    private boolean tidied;
+    private final Leftovers leftovers;
+    private OwnerLock lock;
 
     /** Makes backends of type {@code filesystem}, with {@code path}, {@code rotate_size_mb} and {@code rotate_seconds}. */
     public static final class Provider implements BackendProvider {
@@ -91,6 +87,7 @@ public final class FilesystemBackend implements Backend {
      */
     public FilesystemBackend(Path root, double rotateSizeMb, double rotateSeconds) {
         this.root = root;
+        this.leftovers = new Leftovers(root);
         this.rotateBytes = rotateSizeMb * MEBIBYTE;
         this.rotateNanos = (long) (rotateSeconds * 1e9);
     }
@@ -103,10 +100,6 @@ public final class FilesystemBackend implements Backend {
     @Override
     public Answer deliver(Batch batch, Duration timeout) {
         try {
-            if (!tidied) {
-                tidy();
-                tidied = true;
-            }
             boolean isOwn = batch.emitterId().equals(own);
             if (isOwn && isCovered(batch)) {
                 return Answer.ACCEPTED;
@@ -136,10 +129,11 @@ public final class FilesystemBackend implements Backend {
         Map<Growing, Long> sizes = new LinkedHashMap<>();
         for (Lines.Part part : parts) {
             Growing file = growing.get(part.partition());
-            boolean isNew = file == null;
+            boolean isNew = file == null || !Files.exists(file.path); // a person or a program may have taken it
             if (isNew) {
+                live();
                 Path folder = madeFolder(part.partition());
-                file = new Growing(folder.resolve(numbered(own, part.firstSeq()) + OPEN), part.firstSeq());
+                file = new Growing(folder.resolve(numbered(own, part.firstSeq()) + Leftovers.OPEN), part.firstSeq());
                 growing.put(part.partition(), file);
             }
             sizes.put(file, write(file.path, file.size, Batch.bodyOf(part.lines())));
@@ -149,6 +143,17 @@ public final class FilesystemBackend implements Backend {
         }
         sizes.forEach((file, size) -> file.size = size);
         parts.forEach(part -> growing.get(part.partition()).last = part.lastSeq());
+    }
+
+    /** See to it that no other process takes what grows here for left behind. */
+    private void live() throws IOException {
+        if (lock != null && !lock.isThere()) {
+            lock.release(true);
+            lock = null;
+        }
+        if (lock == null) {
+            lock = OwnerLock.hold(leftovers.owner(own));
+        }
     }
 
     private boolean isCovered(Batch batch) {
@@ -236,16 +241,18 @@ public final class FilesystemBackend implements Backend {
             Growing file = entry.getValue();
             boolean old = System.nanoTime() - file.since >= rotateNanos;
             if (everything || old || file.size >= rotateBytes || surplus-- > 0) {
-                complete(file.path, numbered(own, file.first) + numbered("", file.last));
+                complete(file.path, own, file.first, file.last);
                 done.add(entry.getKey());
             }
         }
         growing.keySet().removeAll(done);
     }
 
-    private static void complete(Path path, String name) throws IOException {
+    /** Give a growing file its final name. */
+    static void complete(Path path, String log, long first, long last) throws IOException {
         try {
-            Files.move(path, path.resolveSibling(name + ".jsonl"), StandardCopyOption.ATOMIC_MOVE);
+            String name = numbered(log, first) + numbered("", last) + ".jsonl";
+            Files.move(path, path.resolveSibling(name), StandardCopyOption.ATOMIC_MOVE);
             sync(path.getParent());
         } catch (NoSuchFileException taken) {
             return; // by a person or a program that collects files
@@ -256,49 +263,9 @@ public final class FilesystemBackend implements Backend {
     public void idle() {
         try {
             rotate(false);
+            leftovers.tidy(own);
         } catch (IOException error) {
-            tidied = false; // the next batch meets the same disk and reports it
-        }
-    }
-
-    /** Complete what dead processes left growing. */
-    private void tidy() throws IOException {
-        Files.createDirectories(root);
-        List<Path> left;
-        try (Stream<Path> files = Files.find(root, 3, (path, status) -> status.isRegularFile() && isAbandoned(path))) {
-            left = files.toList();
-        }
-        for (Path path : left) {
-            Matcher name = OPEN_NAME.matcher(path.getFileName().toString());
-            byte[] data = Files.readAllBytes(path);
-            int end = data.length;
-            while (end > 0 && data[end - 1] != '\n') {
-                end--;
-            }
-            int start = end - 1;
-            while (start > 0 && data[start - 1] != '\n') {
-                start--;
-            }
-            if (name.matches() && end > 0) {
-                Batch lastLine = Batch.readBack(List.of(java.util.Arrays.copyOfRange(data, start, end - 1)), name.group(1), 0);
-                write(path, end, new byte[0]);
-                complete(path, name.group(1) + "-" + name.group(2) + numbered("", lastLine.lastSeq()));
-            } else {
-                Files.deleteIfExists(path);
-            }
-        }
-    }
-
-    /** A file that grew, is nobody's any more, and is not one of those whose state the Python backend keeps. */
-    private boolean isAbandoned(Path path) {
-        Matcher name = OPEN_NAME.matcher(path.getFileName().toString());
-        if (!name.matches() || name.group(1).equals(own) || Files.exists(root.resolve(".state/" + name.group(1) + ".json"))) {
-            return false;
-        }
-        try {
-            return System.currentTimeMillis() - Files.getLastModifiedTime(path).toMillis() > ABANDONED;
-        } catch (IOException gone) {
-            return false;
+            return; // tried again soon; the next batch meets the same disk and reports it
         }
     }
 
@@ -324,10 +291,16 @@ public final class FilesystemBackend implements Backend {
 
     @Override
     public void close() {
+        boolean isAllDone = false;
         try {
             rotate(true);
-        } catch (IOException error) { // the next process that writes there completes them
+            isAllDone = true;
+        } catch (IOException error) { // the next process that starts there completes them
             growing.clear();
+        }
+        if (lock != null) {
+            lock.release(isAllDone);
+            lock = null;
         }
     }
 }

@@ -5,6 +5,8 @@ import com.fasterxml.jackson.core.JsonParser;
 import com.fasterxml.jackson.core.JsonToken;
 import com.fasterxml.jackson.core.StreamReadConstraints;
 import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -17,7 +19,29 @@ public final class JsonReader {
             .streamReadConstraints(StreamReadConstraints.builder().maxNestingDepth(DEEPEST).build())
             .build();
 
+    /** For a look only: numbers and names may be as long as they like, as nothing is made of them. */
+    private static final JsonFactory ANY_LENGTH = JsonFactory.builder()
+            .streamReadConstraints(StreamReadConstraints.builder()
+                    .maxNestingDepth(DEEPEST)
+                    .maxNumberLength(Integer.MAX_VALUE)
+                    .maxNameLength(Integer.MAX_VALUE)
+                    .maxStringLength(Integer.MAX_VALUE)
+                    .build())
+            .build();
+
     private JsonReader() {}
+
+    /** Whether a text is one object, in UTF-8 without a mistake. */
+    static boolean isObject(byte[] text) {
+        try (JsonParser parser = ANY_LENGTH.createParser(
+                StandardCharsets.UTF_8.newDecoder().decode(ByteBuffer.wrap(text)).toString())) {
+            boolean isObject = parser.nextToken() == JsonToken.START_OBJECT;
+            parser.skipChildren();
+            return isObject && parser.nextToken() == null;
+        } catch (IOException notJson) {
+            return false;
+        }
+    }
 
     /**
      * The value in a text.

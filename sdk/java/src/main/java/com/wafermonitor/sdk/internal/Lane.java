@@ -158,7 +158,7 @@ final class Lane {
     }
 
     private void accepted(Parcel.Share share, Batch batch, Answer answer) {
-        noteRejections(batch, answer); // first kept, then counted
+        noteRejections(batch, answer, letters -> spool.setAside(letters)); // first kept, then counted
         finish(share, batch, taken(batch, answer));
     }
 
@@ -176,19 +176,19 @@ final class Lane {
         return target.backend() instanceof SidecarBackend;
     }
 
+    /** Where letters go. */
+    interface Keeper {
+        void keep(Letters letters) throws IOException;
+    }
+
     /** Keep the rejected events of a batch aside, unless the receiver does so, and say why the first was. */
-    void noteRejections(Batch batch, Answer answer) {
+    void noteRejections(Batch batch, Answer answer, Keeper keeper) {
         if (answer.rejected().isEmpty()) {
             return;
         }
         String where = keepsRejected() ? " and keeps them in quarantine" : " for good";
-        if (!keepsRejected() && spool != null) {
-            try {
-                spool.setAside(Letters.of(target.name(), batch, answer.rejected()));
-                where += ", kept as *.refused in " + spool.folder();
-            } catch (IOException | UncheckedIOException error) {
-                complain(error);
-            }
+        if (!keepsRejected() && spool != null && isKept(Letters.of(target.name(), batch, answer.rejected()), keeper)) {
+            where += ", kept as *.refused in " + spool.folder();
         }
         Answer.Rejection first = answer.rejected().get(0);
         LOGGER.log(
@@ -200,6 +200,23 @@ final class Lane {
                 Letters.reason(first));
     }
 
+    /** Keep letters aside; whether that was possible. */
+    boolean isKept(Letters letters, Keeper keeper) {
+        try {
+            keeper.keep(letters);
+            diskFailing = false;
+            return true;
+        } catch (IOException | UncheckedIOException error) {
+            complain(error);
+            return false;
+        }
+    }
+
+    /** Whether this is a backend of direct mode, where all that is refused is kept as letters. */
+    boolean isDirect() {
+        return !target.folder().isEmpty();
+    }
+
     /** The receiver will never take this batch: keep it aside. */
     private void refused(Parcel.Share share, Batch batch, Answer answer) {
         LOGGER.log(
@@ -209,11 +226,7 @@ final class Lane {
                 batch.size(),
                 answer.detail());
         if (spool != null) {
-            try {
-                spool.setAside(batch);
-            } catch (IOException | UncheckedIOException error) {
-                complain(error);
-            }
+            isKept(isDirect() ? Letters.of(target.name(), batch, answer.detail()) : Letters.raw(batch), spool::setAside);
         }
         Counts.Tally tally = new Counts.Tally();
         tally.failed = batch.size();

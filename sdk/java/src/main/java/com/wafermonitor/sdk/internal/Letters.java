@@ -10,9 +10,20 @@ import java.time.temporal.ChronoUnit;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.stream.IntStream;
 
 /** Dead letters: events that a backend refused for good, each a line with the reason, in the form of the sidecar's. */
 record Letters(String emitterId, long firstSeq, byte[] body) {
+    /** Those of all events of a batch that is refused as a whole. */
+    static Letters of(String backend, Batch batch, String why) {
+        return of(backend, batch, IntStream.range(0, batch.size()).mapToObj(place -> new Answer.Rejection(place, "", why)).toList());
+    }
+
+    /** None: a batch as it is, which is how what the sidecar refused as a whole is kept. */
+    static Letters raw(Batch batch) {
+        return new Letters(batch.emitterId(), batch.firstSeq(), batch.body());
+    }
+
     /** Those of a batch's events that these rejections are about, one or more. */
     static Letters of(String backend, Batch batch, List<Answer.Rejection> rejections) {
         String now = Instant.now().truncatedTo(ChronoUnit.MILLIS).toString();

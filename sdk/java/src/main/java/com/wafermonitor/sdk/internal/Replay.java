@@ -1,14 +1,10 @@
 package com.wafermonitor.sdk.internal;
 
-import com.wafermonitor.sdk.backends.Answer;
-import com.wafermonitor.sdk.backends.Batch;
-import com.wafermonitor.sdk.backends.Outcome;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.lang.System.Logger;
 import java.lang.System.Logger.Level;
 import java.nio.file.Path;
-import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
@@ -72,44 +68,12 @@ final class Replay {
 
     /** Send one file; whether the receiver took it or will never do. */
     private boolean sendFile(Spool.Claim claim) throws IOException {
-        Counts.Tally tally = new Counts.Tally();
-        ArrayDeque<Batch> waiting = new ArrayDeque<>(claim.batches());
-        Batch batch;
-        while ((batch = waiting.pollFirst()) != null) {
-            Answer answer = lane.send(batch, 1);
-            if (answer.outcome() == Outcome.TOO_LARGE && batch.size() > 1) {
-                List<Batch> halves = batch.halves();
-                waiting.addFirst(halves.get(1));
-                waiting.addFirst(halves.get(0));
-            } else if (answer.outcome() == Outcome.REFUSED || answer.outcome() == Outcome.TOO_LARGE) {
-                LOGGER.log(
-                        Level.ERROR,
-                        "monitoring-sdk: {0} refused {1} for good: {2}",
-                        lane.target.description(),
-                        claim.name(),
-                        answer.detail());
-                claim.refuse();
-                tally.failed += batch.size() + waiting.stream().mapToLong(Batch::size).sum();
-                add(tally);
-                return true;
-            } else if (answer.outcome() != Outcome.ACCEPTED) {
-                claim.giveBack();
-                return false;
-            } else {
-                lane.noteRejections(batch, answer);
-                Counts.Tally taken = lane.taken(batch, answer);
-                tally.sent += taken.sent;
-                tally.rejected += taken.rejected;
-                tally.failed += taken.failed;
-            }
+        ReplayedFile file = new ReplayedFile(lane, claim);
+        if (!file.send()) {
+            return false;
         }
-        claim.done();
-        add(tally);
+        counts.addReplayed(file.tally);
+        lane.addReplayed(file.tally);
         return true;
-    }
-
-    private void add(Counts.Tally tally) {
-        counts.addReplayed(tally);
-        lane.addReplayed(tally);
     }
 }

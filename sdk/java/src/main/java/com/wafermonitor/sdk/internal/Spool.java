@@ -68,12 +68,7 @@ final class Spool {
         own.add(name);
     }
 
-    /** Keep a batch that was refused, where nobody replays it. */
-    synchronized void setAside(Batch batch) throws IOException {
-        write(nameOf(batch) + ".refused", batch.body());
-    }
-
-    /** Keep events that were refused one by one; the file is named after whoever numbered them, be it a dead process. */
+    /** Keep what was refused where nobody replays it; the file is named after whoever numbered the events. */
     synchronized void setAside(Letters letters) throws IOException {
         write(String.format(Locale.ROOT, "%s.%d.%020d.jsonl.refused", letters.emitterId(), pid, letters.firstSeq()), letters.body());
     }
@@ -348,6 +343,13 @@ final class Spool {
                 synchronized (Spool.this) {
                     own.add(name);
                 }
+            }
+        }
+
+        /** Keep letters beside it, in place of those from an earlier try: they stay when it is gone. */
+        void keep(byte[] letters) throws IOException {
+            synchronized (Spool.this) {
+                write(base.getFileName() + ".refused", letters);
             }
         }
 
