@@ -23,6 +23,10 @@ OPTIONS = {
     "tsan": ("-DMON_SANITIZE_THREADS=ON",),
     "fuzz": ("-DMON_SANITIZE=ON", "-DMON_FUZZ=ON", "-DMON_TESTS=OFF", "-DMON_HARNESS=OFF", "-DCMAKE_C_COMPILER=clang-14"),
 }
+SANITIZERS = {
+    "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=98",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+}
 
 Build = Callable[[str], Path]
 Harness = Callable[..., "Speaker"]

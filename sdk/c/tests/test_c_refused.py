@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sdk.c.tests.conftest import Harness, Speaker, Trapper, direct
+from sdk.c.tests.conftest import SANITIZERS, Harness, Speaker, Trapper, direct
 from tests.services.base import wait_until
 from tests.services.scripted_http import Asked, Reply, ScriptedHttp, Step, json_reply
 
@@ -93,7 +93,7 @@ def test_values_that_zabbix_refuses_are_kept_nowhere(harness: Harness, trapper: 
     trapper.items = {key("depth"), key("width")}
     names = ["lost" if number % 10 == 3 else "width" if number % 2 else "depth" for number in range(40)]
     backends = [{"type": "zabbix", "config": {**trapper.config, "item_wait": 0.5}}]
-    speaker = harness()
+    speaker = harness("sanitize", env=SANITIZERS)
     assert speaker.do("initialize", config=direct(backends, tmp_path))["ok"]
     assert speaker.do("emit_batch", events=[metric(name, number) for number, name in enumerate(names)])["ok"]
     wait_until(lambda: done(speaker) == 36, seconds=60, what="what Zabbix has items for")
@@ -168,7 +168,7 @@ def test_a_batch_that_is_refused_is_kept_without_the_reason(harness: Harness, tm
         return Reply(400, b"not this one") if found & {2, 103, 104} else Reply(200)
 
     with ScriptedHttp(script) as server:
-        speaker = harness()
+        speaker = harness("sanitize", env=SANITIZERS)
         assert speaker.do("initialize", config=direct([{"type": "webhook", "config": {"url": server.url}}], tmp_path))["ok"]
         assert speaker.do("emit_batch", events=[metric("depth", 103), metric("depth", 104)])["ok"]
         wait_until(lambda: speaker.do("stats")["stats"]["replayed"] == 2, seconds=60, what="what was left")
@@ -217,7 +217,7 @@ def test_a_damaged_line_is_delivered_or_holds_up_the_others(
 
     with ScriptedHttp(script) as server:
         configs = {"filesystem": {"path": str(tmp_path / "out")}, "zabbix": trapper.config}
-        speaker = harness()
+        speaker = harness("sanitize", env=SANITIZERS)
         backend = {"type": kind, "config": configs.get(kind, {"url": server.url})}
         assert speaker.do("initialize", config=direct([backend], tmp_path))["ok"]
         assert speaker.do("emit_event", event=metric("depth", 4))["ok"]

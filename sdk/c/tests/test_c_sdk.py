@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sdk.c.tests.conftest import ROOT, Build, Harness, Speaker, Trapper, direct, run, settings
+from sdk.c.tests.conftest import ROOT, SANITIZERS, Build, Harness, Speaker, Trapper, direct, run, settings
 from sinks.elk_index import IndexName, index_template
 from tests.services.apt import ensure_packages
 from tests.services.base import wait_until
@@ -28,10 +28,6 @@ VALGRIND = (
     "valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite",
     "--show-leak-kinds=definite",
 )  # fmt: skip
-SANITIZERS = {
-    "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=98",
-    "UBSAN_OPTIONS": "print_stacktrace=1",
-}
 
 
 @pytest.fixture

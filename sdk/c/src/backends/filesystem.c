@@ -5,7 +5,8 @@
  *
  * A batch is appended and synced before it counts as delivered; what could not be appended whole is cut off again. A batch that
  * comes from the spool is a file of its own, whose name is made of what is inside: it overwrites itself. Growing files that a dead
- * process left are cut after their last whole line and completed. */
+ * process left are cut after their last whole line and completed; those of programs in other languages only if nothing in `.state`
+ * says that somebody else does it. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -132,12 +133,38 @@ static uint64_t cut_torn(int fd) {
     return seq;
 }
 
+/* Whether a growing file is of a program that locks no growing file: with a `.state/<log>.json` that says how much of it counts, which
+ * all that write by such states complete, or of a living one with a `.state/<log>.owner` that is locked. */
+static bool is_kept_elsewhere(const char *root, const char *growing) {
+    enum { BEHIND = sizeof "-00000000000000000000.jsonl.open" - 1 };
+    const char *name = strrchr(growing, '/') + 1;
+    size_t len = strlen(name);
+    int log = len > BEHIND ? (int)(len - BEHIND) : 0;
+    char *path = NULL;
+    if (asprintf(&path, "%s/.state/%.*s.json", root, log, name) < 0) {
+        return true;
+    }
+    bool kept = access(path, F_OK) == 0;
+    free(path);
+    if (kept || asprintf(&path, "%s/.state/%.*s.owner", root, log, name) < 0) {
+        return true;
+    }
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    kept = fd >= 0 ? fcntl(fd, F_GETLK, &lock) != 0 || lock.l_type != F_UNLCK : errno != ENOENT;
+    if (fd >= 0) {
+        close(fd);
+    }
+    free(path);
+    return kept;
+}
+
 static void recover(struct filesystem *filesystem) {
     char *pattern = NULL;
     glob_t found = {0};
     if (asprintf(&pattern, "%s/date=*/hour=*/*.jsonl.open", filesystem->path) >= 0 && glob(pattern, GLOB_NOSORT, NULL, &found) == 0) {
         for (size_t i = 0; i < found.gl_pathc; i++) {
-            int fd = open(found.gl_pathv[i], O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+            int fd = is_kept_elsewhere(filesystem->path, found.gl_pathv[i]) ? -1 : open(found.gl_pathv[i], O_RDWR | O_NOFOLLOW | O_CLOEXEC);
             if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) {
                 uint64_t last = cut_torn(fd);
                 if (last > 0) {
