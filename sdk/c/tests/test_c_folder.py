@@ -30,7 +30,7 @@ def deliver(harness: Harness, tmp_path: Path) -> None:
     speaker = harness("sanitize", env=SANITIZERS)
     backends = [{"type": "filesystem", "config": {"path": str(tmp_path / "out")}}]
     assert speaker.do("initialize", config=direct(backends, tmp_path))["ok"]
-    assert speaker.do("emit", event={"kind": "log", "name": "new"})["ok"]
+    assert speaker.do("emit_batch", events=[{"kind": "log", "name": "new"}])["ok"]
     assert speaker.do("flush", timeout=60)["flushed"]
     speaker.end()
 
