@@ -21,6 +21,7 @@ from sqlglot.errors import ParseError, TokenError
 from federation.engines.base import GateError
 from federation.engines.dialect import PublishedSql
 from federation.engines.grammar import PASSED, SERIES, STRUCTURE, TYPES, function_name, function_nodes
+from federation.engines.growth import MAX_PADDING, check_replacements
 
 MAX_LENGTH: Final = 64 * 1024
 """Characters of one statement."""
@@ -31,9 +32,6 @@ MAX_NESTING: Final = 60
 
 MAX_DEPTH: Final = 250
 """How deep the parsed tree may be; a chain of operators counts one level each."""
-
-MAX_PADDING: Final = 10_000
-"""Characters that lpad and rpad may pad to: DuckDB makes them outside its memory limit."""
 
 _EXPLAIN: Final = re.compile(r"\A(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*(explain)\b", re.IGNORECASE | re.DOTALL)
 _OPENING: Final = frozenset({"(", "[", "{", "CASE"})
@@ -96,6 +94,7 @@ def check(sql: str, tables: Collection[str]) -> Statement:
         _check_depth(tree)
         for node in tree.walk():
             _check_node(node)
+        check_replacements(tree)
         catalog = tuple(_tables(tree, frozenset(), {name.lower() for name in tables}))
     except RecursionError:
         raise GateError("the statement is nested too deeply", hint="split it with WITH") from None
@@ -202,6 +201,8 @@ def _check_function(node: exp.Expr) -> None:
         width = node.args.get("expression") if isinstance(node, exp.Pad) else None
         if not isinstance(width, exp.Literal) or width.is_string or float(width.this) > MAX_PADDING:
             raise _error(node, f"{name} needs its width as a number", f"write a number of at most {MAX_PADDING:,}")
+    if name in {"replace", "regexp_replace"} and isinstance(node, exp.Anonymous):
+        raise _error(node, f"{name} can't be called so", f"write {name}(text, what, by_what)")
 
 
 def _tables(node: exp.Expr, visible: frozenset[str], catalog: Collection[str]) -> Iterator[exp.Table]:

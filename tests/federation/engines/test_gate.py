@@ -11,6 +11,8 @@ from federation.engines.grammar import FUNCTIONS, MACROS, STRUCTURE, function_no
 
 TABLES = frozenset({"silver.events", "silver.runs", "bronze.events", "hot.events"})
 
+PLAINER = "regexp_replace(regexp_replace(message, '0x[0-9a-f]+', '<address>', 'g'), '[0-9]+', '<number>', 'g')"
+
 ATTACKS = [
     # writes, and what hides them
     "INSERT INTO silver.events VALUES (1)",
@@ -121,6 +123,21 @@ ATTACKS = [
     "SELECT repeat('x', 10000000000)",
     "SELECT lpad('x', 2000000000, 'y')",
     "SELECT rpad('x', 100 * 1000000, 'y')",
+    "SELECT replace(replace(lpad('x', 10000, 'y'), 'y', lpad('x', 10000, 'y')), 'y', 'abc')",
+    "SELECT replace(message, 'y', kind) FROM silver.events",
+    "SELECT replace(message, 'y', 'a' || kind) FROM silver.events",
+    f"SELECT replace(message, 'y', '{'z' * 201}') FROM silver.events",
+    f"SELECT replace(replace(message, 'y', '{'z' * 20}'), 'z', '{'y' * 20}') FROM silver.events",
+    f"SELECT replace(m, 'y', '{'z' * 20}') FROM (SELECT replace(message, 'z', '{'y' * 20}') AS m FROM silver.events)",
+    f"SELECT replace(message, 'y', '{'z' * 20}') AS m, replace(m, 'z', '{'y' * 20}') FROM silver.events",
+    f"WITH a AS (SELECT replace(name, 'y', '{'z' * 20}') AS m FROM silver.events) SELECT replace(m, 'z', '{'y' * 20}') FROM a",
+    "WITH RECURSIVE r AS (SELECT 'y' AS s UNION ALL SELECT replace(s, 'y', 'yy') FROM r) SELECT * FROM r",
+    f"SELECT regexp_replace(message, 'y', '{'z' * 200}', 'g') FROM silver.events",
+    f"SELECT regexp_replace(message, '(.*)', '{chr(92) + '1'}{(chr(92) + '1') * 200}') FROM silver.events",
+    "SELECT regexp_replace(message, 'y', kind) FROM silver.events",
+    f"SELECT regexp_replace(message, 'y', '{'z' * 200}', kind) FROM silver.events",
+    f"SELECT message.replace('y', '{'z' * 1000}') FROM silver.events",
+    f"SELECT message.regexp_replace('y', '{'z' * 1000}', 'g') FROM silver.events",
     "SELECT COLUMNS('.*') FROM silver.events",
     "SELECT * FROM silver.events PIVOT (count(*) FOR kind IN ('a'))",
     "PIVOT silver.events ON kind USING count(*)",
@@ -175,6 +192,11 @@ PASSES = [
     "SELECT * FROM silver.events WHERE name ILIKE '%etch%' AND message NOT LIKE 'x' AND tool IS NOT NULL",
     "SELECT list_transform([1, 2], x -> x + 1), [1, 2][1]",
     "SELECT lpad('x', 10, 'y')",
+    "SELECT replace(name, '_', ' '), replace(message, tool, '***'), replace(name, '|', chr(10)) FROM silver.events",
+    "SELECT replace(replace(replace(message, '&', '&amp;'), '<', '&lt;'), '>', '&gt;') FROM silver.events",
+    f"SELECT replace(message, '{'y' * 100}', '{'z' * 100}'), replace(name, 'a', NULL) FROM silver.events",
+    f"SELECT regexp_replace(message, '^x', '{'z' * 500}'), regexp_replace(message, '(a)(b)', '\\2\\1') FROM silver.events",
+    f"SELECT {PLAINER} AS m, count(*) FROM silver.events GROUP BY {PLAINER} ORDER BY {PLAINER}",
     "EXPLAIN SELECT * FROM silver.events",
 ]
 
