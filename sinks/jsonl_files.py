@@ -167,8 +167,9 @@ class JsonlFolder:
         self._stored = b""
         """The state as it was on disk when it was last read or written."""
         self._covered = Intervals()
+        is_known = self._lock_path.exists()
         with turn(self._lock_path):
-            if not self._take_over():
+            if not self._take_over() and is_known:  # else what grows there is of a program that keeps no state
                 self._recover()
 
     def append(self, partitions: dict[str, list[tuple[int, bytes]]], first_seq: int, last_seq: int, now: float) -> int:

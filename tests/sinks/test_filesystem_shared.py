@@ -178,3 +178,12 @@ def test_state_that_a_person_removed_is_not_written_anew(tmp_path: Path) -> None
     put(folder, 4, 6)
     assert stand(tmp_path) == [1, 2, 3, 4, 5, 6]
     assert (tmp_path / ".state" / f"{SPOOL_ID}.json").exists()
+
+
+def test_file_of_a_program_that_keeps_no_state_is_removed(tmp_path: Path) -> None:
+    """Such as one of Java that was killed, whose events on disk another language's SDK delivers."""
+    growing = tmp_path / HOUR / f"{SPOOL_ID}-{1:020}.jsonl.open"
+    growing.parent.mkdir(parents=True)
+    growing.write_text('{"n": 1}\n')
+    put(folder_at(tmp_path), 2, 3)
+    assert stand(tmp_path) == [1, 2, 3]
