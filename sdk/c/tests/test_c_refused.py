@@ -12,6 +12,7 @@ import pytest
 from sdk.c.tests.conftest import SANITIZERS, Harness, Speaker, Trapper, direct
 from tests.services.base import wait_until
 from tests.services.scripted_http import Asked, Reply, ScriptedHttp, Step, json_reply
+from tests.services.zabbix import Zabbix
 
 EMITTER = "01890a5d-ac96-774b-8cce-000000000001"
 PROGRAM = "c-da287f83"  # as in SPOOL_FORMAT.md, of the program `c` at `fab1`
@@ -151,6 +152,28 @@ def test_the_events_of_a_host_that_takes_nothing_are_given_up(harness: Harness, 
     assert speaker.do("stats")["stats"]["failed"] == 0
     assert speaker.end() == 0
     assert letters(tmp_path, "zabbix") == []
+
+
+def test_a_real_zabbix_refuses_another_value(harness: Harness, zabbix: Zabbix, tmp_path: Path) -> None:
+    host = zabbix.fresh_name()
+    zabbix.make_host(host)
+    zabbix.make_item(host, key("depth"), 0)
+    config = {"url": f"http://127.0.0.1:{zabbix.port}", "host": host, "item_wait": 1}
+    zabbix.make_item(host, "trackmate.check", 0)
+    speaker = harness()
+    assert speaker.do("initialize", config=direct([{"type": "zabbix", "config": config}], tmp_path))["ok"]
+    names = ["lost" if number in {3, 7} else "depth" for number in range(10)]
+    assert speaker.do("emit_batch", events=[metric(name, number) for number, name in enumerate(names)])["ok"]
+    wait_until(lambda: done(speaker) == 8, seconds=90, what="the values that have an item", interval=0.5)
+    wait_until(lambda: speaker.do("stats")["stats"]["failed"] == 2, seconds=60, what="those that have none")
+    assert speaker.end() == 0
+    assert numbers(letters(tmp_path, "zabbix")) == [3, 7]
+
+    def kept() -> int:
+        zabbix.flush()
+        return sum(found == key("depth") for found, _ in zabbix.history(host))
+
+    wait_until(lambda: kept() == 8, seconds=60, what="the values in the history", interval=0.5)
 
 
 # --------------------------------------------------------------------------------------------------------------- whole batches
