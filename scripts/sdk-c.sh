@@ -19,8 +19,11 @@ build() {
     if [ ! -e "$folder/.done" ]; then
         find "$cache" -maxdepth 1 -name "sdk-c-$name-*" -mtime +2 -exec rm -rf {} +
         rm -rf "$folder"
+        # Sources of its own: packing builds again what has changed, and this checkout may change or go.
+        mkdir -p "$folder/source"
+        cp -R "$source/." "$folder/source"
         {
-            cmake -S "$source" -B "$folder" -DCMAKE_INSTALL_PREFIX="$folder/installed" -DCMAKE_INSTALL_LIBDIR=lib "$@"
+            cmake -S "$folder/source" -B "$folder" -DCMAKE_INSTALL_PREFIX="$folder/installed" -DCMAKE_INSTALL_LIBDIR=lib "$@"
             cmake --build "$folder" --parallel 2
         } >"$cache/sdk-c-$name.log" 2>&1 || { cat "$cache/sdk-c-$name.log" >&2; exit 1; }
         touch "$folder/.done"
