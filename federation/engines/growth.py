@@ -16,7 +16,7 @@ from federation.engines.base import GateError
 MAX_PADDING: Final = 10_000
 """Characters that lpad and rpad may pad to."""
 
-MAX_GROWTH: Final = 200
+MAX_GROWTH: Final = 100
 """How many times as long all replacements of a statement together may make a text."""
 
 _REPLACING: Final = {exp.Replace: "replace", exp.RegexpReplace: "regexp_replace"}
