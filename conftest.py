@@ -27,6 +27,9 @@ from tests.services.toxiproxy import Toxiproxy
 from tests.services.versitygw import VersityGw
 from tests.services.zabbix import Zabbix
 
+LONG_SECONDS = 3600
+"""A long campaign may take so much time unless it says otherwise."""
+
 
 @pytest.fixture(scope="session")
 def postgres15() -> Iterator[Postgres15]:
@@ -124,6 +127,13 @@ def loki() -> Iterator[Loki]:
     """Grafana Loki; building it takes minutes, so only long runs ask for it."""
     with Loki() as server:
         yield server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give long campaigns time: beside each other they take several times what each takes alone."""
+    for item in items:
+        if item.get_closest_marker("full") is not None and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(LONG_SECONDS))
 
 
 def pytest_configure() -> None:
