@@ -65,7 +65,10 @@ def literal(value: Any) -> str:
         case int() | Decimal():
             return str(value)
         case float():
-            return repr(value) if math.isfinite(value) else f"CAST('{value}' AS DOUBLE)"
+            if not math.isfinite(value):
+                return f"CAST('{value}' AS DOUBLE)"
+            text = repr(value)
+            return text if "e" in text else f"{text}e0"  # without an exponent it would be a decimal, which compares otherwise
         case str():
             return "'" + value.replace("'", "''") + "'"
         case datetime():

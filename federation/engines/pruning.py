@@ -70,10 +70,18 @@ def prune(files: Sequence[int], stats: ColumnStats, predicate: Predicate) -> lis
     bounds = _bounds(stats)
     if bounds is None:
         return [i for i in files if not known_empty(i)]
-    tests = [test for value in predicate.values if (test := _test(bounds, predicate.operator, value)) is not None]
-    if len(tests) < len(predicate.values):  # a value that can't be judged may be in any file
+    values = _of_one_type(predicate.values)
+    tests = [test for value in values if (test := _test(bounds, predicate.operator, value)) is not None]
+    if len(tests) < len(values):  # a value that can't be judged may be in any file
         return [i for i in files if not known_empty(i)]
     return [i for i in files if not known_empty(i) and any(test(i) for test in tests)]
+
+
+def _of_one_type(values: Sequence[Any]) -> Sequence[Any]:
+    """The values of a list as the engine compares them: all as double when one of them is."""
+    if not any(isinstance(value, float) for value in values):
+        return values
+    return [float(value) if isinstance(value, int | Decimal) else value for value in values]
 
 
 def _all_null(stats: ColumnStats) -> Callable[[int], bool]:

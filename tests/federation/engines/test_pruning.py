@@ -69,6 +69,9 @@ def test_no_file_that_holds_a_matching_row_is_ever_left_out(twins: list[Twin]) -
         ]
         conditions += [f"{column} IS {no}NULL" for column in twin.snapshot.schema.names for no in ("", "NOT ")]
         conditions += [f"i {operator} {text}" for operator in ("=", "<", ">=") for text in ("0.5", "1e0", "9007199254740992e0")]
+        conditions += [
+            f"i IN ({numbers})" for numbers in ("1e0, 9007199254740992", "9007199254740992.0, 1e0", "0.5, 9007199254740993")
+        ]
         conditions += [f"d {operator} TIMESTAMP '2024-01-01 12:00:00'" for operator in ("<", "<=", ">", ">=")]
         conditions += [f"ts {operator} TIMESTAMPTZ '2024-01-01 00:00:00.000001+00'" for operator in ("<=", "=", ">")]
         judged = [left_by(twin, condition) for condition in conditions]
