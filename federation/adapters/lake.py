@@ -93,7 +93,6 @@ class LakeAdapter:
         with self._opening:
             if self._database is None:
                 self._database = self._open.enter_context(self._lake.connect(ordered=True))
-                self._database.execute("SET parquet_metadata_cache = true")  # a data file never changes
             return self._database.cursor()
 
     def _rows(self, cursor: duckdb.DuckDBPyConnection, snapshot: Snapshot, request: EventRequest) -> Iterator[pa.RecordBatch]:

@@ -75,7 +75,6 @@ class DuckDBSession:
             },
         )
         connection.execute("SET GLOBAL TimeZone = 'UTC'")  # a cursor has only the global settings, else the machine's zone
-        connection.execute("SET parquet_metadata_cache = true")
         if self._lake.remote:
             self._lake.grant_object_store(connection)
         if self._delta:
