@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from contract.errors import TrackMateError
+from federation import table_values
 from trackmate import sql_values
 from trackmate.sql_client import Answer
 
@@ -83,7 +84,7 @@ def _as_text(table: pa.Table) -> str:
         return "".join(f"{line}\n" for line in table["explain"].to_pylist())
     columns = []
     for column, held in zip(table.schema, table.columns, strict=True):
-        cells = [" ".join(cell.splitlines()) for cell in (column.name, *map(sql_values.shown, sql_values.of_column(held)))]
+        cells = [" ".join(cell.splitlines()) for cell in (column.name, *map(sql_values.shown, table_values.of_column(held)))]
         width = max(map(cell_len, cells))
         number = _is_number(column.type)
         columns.append([" " * (width - cell_len(c)) + c if number else c + " " * (width - cell_len(c)) for c in cells])
@@ -161,14 +162,14 @@ def _body(table: pa.Table, form: Format) -> bytes:
     sink = pa.BufferOutputStream()
     match form:
         case Format.CSV:
-            flat = sql_values.flat(table)
+            flat = table_values.flat(table_values.without_intervals(table))
             quoting: Literal["needed", "none"] = "needed" if sql_values.needs_quotes(flat) else "none"
             pyarrow.csv.write_csv(flat, sink, pyarrow.csv.WriteOptions(quoting_style=quoting, quoting_header=quoting))  # type: ignore[call-arg]
         case Format.ARROW:
             with pa.ipc.new_stream(sink, table.schema) as writer:
                 writer.write_table(table)
         case Format.PARQUET:
-            pyarrow.parquet.write_table(sql_values.without_intervals(table), sink, compression="zstd")
+            pyarrow.parquet.write_table(table_values.without_intervals(table), sink, compression="zstd")
         case _:
             return _json(table).encode()
     return bytes(sink.getvalue().to_pybytes())

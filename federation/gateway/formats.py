@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
-import duckdb
 import msgspec
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 from starlette.responses import Response
 
+from federation import table_values
 from federation.gateway.errors import ApiError
 
 
@@ -89,7 +89,7 @@ def rows_as_lines(rows: Iterable[Any]) -> bytes:
 
 def rows_as_arrays(table: pa.Table) -> list[list[Any]]:
     """Each row as a list of values, for column names may repeat."""
-    columns = [_values(column) for column in table.columns]
+    columns = [table_values.of_column(column) for column in table.columns]
     return [list(row) for row in zip(*columns, strict=True)] if columns else []
 
 
@@ -116,11 +116,11 @@ def table_bytes(table: pa.Table, form: Form) -> bytes:
             return sink.getvalue().to_pybytes()
         case Form.PARQUET:
             buffer = io.BytesIO()
-            pyarrow.parquet.write_table(_without_intervals(table), buffer, compression="zstd")
+            pyarrow.parquet.write_table(table_values.without_intervals(table), buffer, compression="zstd")
             return buffer.getvalue()
         case Form.CSV:
             buffer = io.BytesIO()
-            pyarrow.csv.write_csv(_flat(_without_intervals(table)), buffer)
+            pyarrow.csv.write_csv(table_values.flat(table_values.without_intervals(table)), buffer)
             return buffer.getvalue()
         case _:
             return rows_as_lines(dict(zip(table.column_names, row, strict=True)) for row in rows_as_arrays(table))
@@ -129,41 +129,6 @@ def table_bytes(table: pa.Table, form: Form) -> bytes:
 def response(body: bytes, form: Form, headers: Mapping[str, str]) -> Response:
     """Bytes of a form as the answer to a request."""
     return Response(body, 200, dict(headers), media_type=form.value)
-
-
-def _flat(table: pa.Table) -> pa.Table:
-    for place, column in enumerate(table.schema):
-        if pa.types.is_nested(column.type) or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-            texts = [None if value is None else json_bytes(value).decode() for value in _values(table.column(place))]
-            table = table.set_column(place, column.name, pa.array(texts, pa.string()))
-    return table
-
-
-def _values(column: pa.ChunkedArray[Any]) -> list[Any]:
-    """A column as Python values; as text where Python has none, such as for the year 10000, infinity or a nanosecond."""
-    try:
-        return column.to_pylist()
-    except (OverflowError, ValueError):
-        return _as_text(column).to_pylist()
-
-
-def _without_intervals(table: pa.Table) -> pa.Table:
-    for place, column in enumerate(table.schema):
-        if _holds_interval(column.type):
-            table = table.set_column(place, column.name, _as_text(table.column(place)))
-    return table
-
-
-def _holds_interval(kind: Any) -> bool:
-    return pa.types.is_interval(kind) or any(_holds_interval(kind.field(place).type) for place in range(kind.num_fields))
-
-
-def _as_text(column: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
-    """Each value in DuckDB's words, moments in UTC."""
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.register("given", pa.table({"value": column}))
-        return connection.execute("SELECT CAST(value AS VARCHAR) AS value FROM given").to_arrow_table()["value"]
 
 
 def plain(value: Any) -> Any:
