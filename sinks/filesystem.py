@@ -45,6 +45,7 @@ _WHAT_TO_DO: Final = {
     errno.EPERM: "not permitted: let the agent's user write there or change `path`",
     errno.ENOTDIR: "a part of `path` is a file, not a folder: change `path`",
     errno.ENOENT: "a folder or file below it was removed: the next try makes it anew",
+    errno.EAGAIN: "another process does not let go of this log's files: see who writes there; if it hangs, end it",
     errno.EIO: "the disk reports an input/output error: check the disk",
 }
 

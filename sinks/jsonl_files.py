@@ -23,6 +23,7 @@ growing: each holds the lock while it is at the files, and takes over a state th
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
@@ -40,6 +41,8 @@ STATE_SUFFIX: Final = ".json"
 OPEN_SUFFIX: Final = ".jsonl.open"
 COMPLETE_SUFFIXES: Final = (".jsonl", ".parquet")
 ASIDE_SUFFIX: Final = ".tmp"
+TURN_SECONDS: Final = 10.0
+"""How long another may be at a log's files before it is said that it does not let go of them."""
 
 
 class Intervals:
@@ -133,7 +136,7 @@ def sync_folder(folder: Path) -> None:
 
 def is_busy(root: Path, spool_id: str) -> bool:
     """Whether somebody is at the files of this log below `root` right now. Raises OSError when the lock can't be opened."""
-    with turn(_lock_path(root, spool_id), wait=False) as is_ours:
+    with turn(_lock_path(root, spool_id), seconds=0) as is_ours:
         return not is_ours
 
 
@@ -168,7 +171,7 @@ class JsonlFolder:
         """The state as it was on disk when it was last read or written."""
         self._covered = Intervals()
         is_known = self._lock_path.exists()
-        with turn(self._lock_path):
+        with self._locked():
             if not self._take_over() and is_known:  # else what grows there is of a program that keeps no state
                 self._recover()
 
@@ -195,8 +198,15 @@ class JsonlFolder:
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
         """Keep others from this log's files while the block runs; it begins with what they made of them."""
-        with turn(self._lock_path):
+        with self._locked():
             self._take_over()
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with turn(self._lock_path, seconds=TURN_SECONDS) as is_ours:
+            if not is_ours:
+                raise BlockingIOError(errno.EAGAIN, "another process does not let go of this log's files", str(self._lock_path))
             yield
 
     def _take_over(self) -> bool:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from sinks import jsonl_files
+from sinks.base import Unavailable
 from sinks.filesystem import FilesystemConfig, FilesystemSink
 from sinks.jsonl_files import RENAMED, Completion, JsonlFolder
 from sinks.left_behind import GRACE_SECONDS, LeftBehind
@@ -116,7 +118,7 @@ async def test_log_whose_writer_hangs_holds_up_those_behind_it(tmp_path: Path) -
         log.append({HOUR: [(1, json.dumps(event()).encode())]}, 1, 1, now=1000.0)
     sink = FilesystemSink("files", FilesystemConfig(path=tmp_path), clock=lambda: 2000.0)
     state = tmp_path / ".state"
-    with turn(state / "a-hangs.lock"), turn(state / "c-hangs.lock"):
+    with turn(state / "a-hangs.lock", seconds=0), turn(state / "c-hangs.lock", seconds=0):
         await sink.open()
         final = tmp_path / HOUR / f"b-left-{1:020}-{1:020}.jsonl"
         await asyncio.to_thread(lambda: wait_until(final.exists, seconds=60, what="the complete file"))
@@ -129,13 +131,13 @@ def test_second_waits_for_its_turn_or_goes_without(tmp_path: Path) -> None:
     path, order = tmp_path / "lock", []
 
     def second() -> None:
-        with turn(path) as is_ours:
+        with turn(path, seconds=30) as is_ours:
             order.append(("second", is_ours))
 
     thread = threading.Thread(target=second)
-    with turn(path) as is_ours:
+    with turn(path, seconds=0) as is_ours:
         thread.start()
-        with turn(path, wait=False) as another:
+        with turn(path, seconds=0) as another:
             order.append(("without waiting", another))
         order.append(("first", is_ours))
     thread.join(30)
@@ -144,13 +146,13 @@ def test_second_waits_for_its_turn_or_goes_without(tmp_path: Path) -> None:
 
 def test_child_that_was_forked_in_between_keeps_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with turn(path):
+    with turn(path, seconds=0):
         child = os.fork()
         if child == 0:
             signal.pause()
             os._exit(0)
     try:
-        with turn(path, wait=False) as is_ours:
+        with turn(path, seconds=0) as is_ours:
             assert is_ours
     finally:
         os.kill(child, signal.SIGKILL)
@@ -187,3 +189,19 @@ def test_file_of_a_program_that_keeps_no_state_is_removed(tmp_path: Path) -> Non
     growing.write_text('{"n": 1}\n')
     put(folder_at(tmp_path), 2, 3)
     assert stand(tmp_path) == [1, 2, 3]
+
+
+async def test_process_that_hangs_at_the_files_makes_another_wait_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonl_files, "TURN_SECONDS", 0.05)
+    sink = FilesystemSink("files", FilesystemConfig(path=tmp_path))
+    await sink.open()
+    items = [event() for _ in range(2)]
+    await sink.deliver(batch_of(items[:1]))
+    lock = tmp_path / ".state" / f"{SPOOL_ID}.lock"
+    with turn(lock, seconds=0), pytest.raises(Unavailable, match="another process does not let go of this log's files"):
+        await sink.deliver(batch_of(items[1:], 2))
+    assert (await sink.deliver(batch_of(items[1:], 2))).delivered == 1
+    await sink.close()
+    assert by_id(read_lines(delivered_files(tmp_path))) == by_id(items)
